@@ -1,0 +1,51 @@
+# make run            clone -> results/summary.json (SIZE=smoke|fast|long|gpu for another size)
+# make test           unit tests and the smoke workflow
+# Everything is installed into $(VENV) inside the clone; a second call installs nothing.
+
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+SIZE ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.mneme-installed
+OVERLAY := $(if $(SIZE),--configfile config/$(SIZE).yaml)
+RESULTS := results$(if $(SIZE),/$(SIZE))
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(OVERLAY)
+SNAKEFILES := Snakefile $(wildcard rules/*.smk)
+
+.PHONY: install run test check smoke bench report clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+run: $(STAMP)
+	$(SNAKEMAKE)
+	$(BIN)/mneme summary $(RESULTS)
+
+smoke: $(STAMP)
+	$(MAKE) run SIZE=smoke
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not slurm"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check $(SNAKEFILES)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(SNAKEMAKE) --lint
+
+bench: $(STAMP)
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+report: $(STAMP)
+	$(SNAKEMAKE) --report $(RESULTS)/report.html
+
+clean:
+	rm -rf results .snakemake .pytest_cache .hypothesis .ruff_cache

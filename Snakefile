@@ -1,0 +1,23 @@
+"""mneme: four memory mechanisms, built, run and tested with controls.
+
+    snakemake --cores 2                                   the embedded default
+    snakemake --cores 2 --configfile config/smoke.yaml    another size (smoke, fast, long, gpu)
+    snakemake --cores 1 --resources gpu=1 results/fatigue.json      one target on a GPU node
+"""
+
+
+configfile: "config/assets.yaml"
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/assets.smk"
+include: "rules/routing.smk"
+include: "rules/summary.smk"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        result("summary.json"),

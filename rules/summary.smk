@@ -1,0 +1,39 @@
+"""The final summary.
+
+needs   the headline files of every room that exists
+makes   summary.json
+steps   summary
+"""
+
+HEADLINES = {
+    "env": "env_check",
+    "model": "model_load",
+    "adapters": "routing_adapters",
+    "mixer": "routing_mixer",
+    "hysteresis": "hysteresis",
+    "fatigue": "fatigue",
+}
+"""Headline file -> the rule (and script) that makes it."""
+
+
+rule summary:
+    localrule: True
+    input:
+        headlines=[result(f"{phase}.json") for phase in HEADLINES],
+    output:
+        result("summary.json"),
+    params:
+        **params_of(
+            "summary",
+            {
+                "backbone": SETTINGS.chosen,
+                "settings": SETTINGS,
+                "expected": {phase: code_of(script_path(rule)) for phase, rule in HEADLINES.items()},
+            },
+        ),
+    log:
+        result("logs/summary.log"),
+    conda:
+        ENV
+    script:
+        "../workflow/scripts/summary.py"

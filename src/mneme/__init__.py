@@ -1,0 +1,1 @@
+"""mneme: four memory mechanisms for neural sequence models, built, run and tested with controls."""

@@ -1,0 +1,1 @@
+"""Foundation of every room: configuration, artefacts, stages, seeds, devices, checkpoints."""

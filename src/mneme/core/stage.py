@@ -1,0 +1,152 @@
+"""Frame of every script: log, threads, device, clock, and one sentence for a user's mistake.
+
+A script is `with stage(snakemake) as job:` around read, build config, call one library function,
+write. Nothing below the script knows about Snakemake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mneme.core import devices
+from mneme.core.artefacts import ArtefactError
+from mneme.core.config import build, fingerprint
+from mneme.core.headline import Headline, write_headline
+
+T = TypeVar("T")
+
+
+class Stage:
+    """What a script may ask of its frame."""
+
+    def __init__(self, snakemake: Any) -> None:
+        self.input, self.output = snakemake.input, snakemake.output
+        self.params, self.wildcards = snakemake.params, snakemake.wildcards
+        self.threads = int(snakemake.threads)
+        self.started = time.perf_counter()
+        self.device: Any = None
+        self._log = str(snakemake.log[0]) if len(snakemake.log) else None
+        if self._log:
+            Path(self._log).parent.mkdir(parents=True, exist_ok=True)
+            Path(self._log).write_text("")
+
+    def settings(self, cls: type[T], *, where: str) -> T:
+        """Build the stage's settings from `params.config`."""
+        return build(cls, self.params.config, where=where)
+
+    def seconds(self) -> float:
+        """Wall time since the stage began, s."""
+        return round(time.perf_counter() - self.started, 3)
+
+    def log(self, line: str) -> None:
+        """Write one line with the elapsed time to the rule's log and to the terminal."""
+        print(self._to_log(line), file=sys.stderr, flush=True)
+
+    def _to_log(self, line: str) -> str:
+        text = f"[{self.seconds():8.1f} s] {line}"
+        if self._log:
+            with open(self._log, "a", encoding="utf-8") as handle:
+                handle.write(text + "\n")
+        return text
+
+    def trace(self, error: BaseException) -> None:
+        """Write the error's traceback to the rule's log only."""
+        self._to_log("".join(traceback.format_exception(error)))
+
+    def use_torch(self) -> Any:
+        """Set threads and determinism, resolve `params.device`, and return the torch device."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        torch.manual_seed(0)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.device = devices.resolve(self.params.device)
+        self.log(f"device {self.device}, {self.threads} threads")
+        return self.device
+
+    def progress(self, steps: Iterable[T], *, unit: str) -> Iterator[T]:
+        """Show progress: a bar on the terminal, a line in the log every ten seconds."""
+        from tqdm import tqdm
+
+        bar, said = tqdm(steps, unit=unit), self.seconds()
+        for step in bar:
+            yield step
+            if self.seconds() - said > 10:
+                said = self.seconds()
+                self._to_log(f"{bar.n + 1} of {bar.total} {unit} done")
+
+    def fingerprint(self) -> str:
+        """Hash code, settings and inputs: what a resumable part must have been made by.
+
+        Inputs above 64 MiB (models) count by size and modification time.
+        """
+        digest = hashlib.sha256(f"{self.params.code} {fingerprint(self.params.config)}".encode())
+        for path in sorted(str(path) for path in self.input):
+            status = Path(path).stat()
+            small = status.st_size < 2**26
+            digest.update(Path(path).read_bytes() if small else f"{status.st_mtime_ns}".encode())
+        return digest.hexdigest()[:16]
+
+    def provenance(self, **further: Any) -> dict[str, Any]:
+        """Describe what made a file: device, threads, versions, and whatever the script adds."""
+        facts = devices.device_facts(self.device) if self.device is not None else {"device": None}
+        names = getattr(self.params, "packages", ())
+        versions = {name: importlib.metadata.version(name) for name in names}
+        versions["python"] = sys.version.split()[0]
+        memory = round(devices.peak_memory_mb(), 1)
+        return {**facts, "versions": versions, "peak_memory_mb": memory, **further}
+
+    def headline(self, path: str, *, phase: str, runs: Any, published: Any, **further: Any) -> None:
+        """Write the phase's headline file."""
+        config = self.params.config
+        record = Headline(
+            phase=phase,
+            code=self.params.code,
+            config=config,
+            provenance=self.provenance(**further),
+            seconds=self.seconds(),
+            runs=runs,
+            published=published,
+        )
+        write_headline(path, record)
+
+
+@contextlib.contextmanager
+def stage(snakemake: Any) -> Iterator[Stage]:
+    """Run a script's body; a user's mistake ends in one sentence and exit status 1."""
+    job = Stage(snakemake)
+    try:
+        yield job
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            job.log(f"failed: {type(error).__name__}: {error}")
+            job.trace(error)
+            raise
+        job.log(f"ERROR: {sentence}")
+        job.trace(error)
+        raise SystemExit(1) from None
+    job.log(f"done, peak memory {devices.peak_memory_mb():.0f} MiB")
+
+
+def _sentence(error: Exception) -> str | None:
+    """Return the one sentence for a user's mistake, or None for a mistake of ours."""
+    if isinstance(error, ValueError) and str(error):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return str(ArtefactError("no space left on the disk: free some space and run again"))
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            "CUDA is out of memory: lower routing.protocol.batch, routing.adapters.batch or "
+            "routing.adapters.tokens, or set the backbone's dtype to bfloat16"
+        )
+    return None

@@ -1,0 +1,96 @@
+"""What the Snakefile asks of the library: params of a rule, and the commit of the clone.
+
+Snakemake compares the set of a rule's param *values*, each as its `repr`. So a block of settings
+is one param with sorted keys: reordering a YAML file then reruns nothing, and two settings that
+swap their values do rerun.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mneme.core.code import LIBRARY, code_of, packages_of
+from mneme.core.config import plain
+
+
+def stage_params(
+    script: str | Path,
+    block: Any,
+    **further: Any,
+) -> dict[str, Any]:
+    """Return the params of the rule that runs `script`: `params: **stage_params(...)`.
+
+    Parameters
+    ----------
+    script : path
+        The rule's script.
+    block : dataclass, mapping or callable
+        Exactly the settings that the stage uses; or a function of the wildcards returning them.
+    **further
+        More params (`device`, ...), of types other than a mapping or a list.
+
+    Returns
+    -------
+    dict
+        `code` (hash of what the script uses), `packages` (distributions it reaches), `config`
+        (plain builtins with sorted keys) and `further`.
+    """
+    config: Any = _per_wildcards(block) if callable(block) else canonical(block)
+    return {"code": code_of(script), "packages": packages_of(script), "config": config, **further}
+
+
+def canonical(value: Any) -> Any:
+    """Turn settings into plain builtins whose mappings have sorted keys."""
+    return _sorted(plain(value))
+
+
+def expected_codes(scripts: str | Path, phases: Iterable[str]) -> dict[str, str]:
+    """Map each phase to the current code hash of `<scripts>/<phase>.py`."""
+    return {phase: code_of(Path(scripts) / f"{phase}.py") for phase in phases}
+
+
+def commit_of(root: str | Path = LIBRARY) -> dict[str, Any]:
+    """Return the commit of the clone around `root`: `{commit, dirty, reason}`.
+
+    `commit` is 40 hex digits; None, with the reason, outside a git clone or before its first
+    commit. `dirty` says whether tracked files differ from it.
+    """
+    try:
+        commit = _git(root, "rev-parse", "--verify", "HEAD")
+        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except FileNotFoundError:
+        return {"commit": None, "dirty": None, "reason": "git is not installed"}
+    except subprocess.CalledProcessError as error:
+        line = (error.stderr.strip().splitlines() or ["git rev-parse failed"])[0]
+        return {"commit": None, "dirty": None, "reason": line}
+    return {"commit": commit, "dirty": dirty, "reason": None}
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one configuration over another as Snakemake does: blocks merge, all else replaces."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _per_wildcards(block: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda wildcards: canonical(block(wildcards))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _git(root: str | Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

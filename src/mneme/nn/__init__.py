@@ -1,0 +1,1 @@
+"""Network building blocks used by two or more rooms."""

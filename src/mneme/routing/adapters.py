@@ -1,0 +1,103 @@
+"""Held-out losses of every adapter on every domain, and what each run forgot.
+
+Losses are kept by chunk, so that differences are paired by chunk and intervals are over chunks;
+training seeds are crossed with chunks.
+
+Legend: S training seeds, N chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mneme.core.headline import run_block
+from mneme.core.seeds import numpy_generator
+from mneme.stats.intervals import crossed_mean
+from mneme.stats.rows import Row
+
+Losses = Sequence[Mapping[str, Mapping[str, Sequence[float]]]]
+"""A seed each: adapter (or `base`) -> domain -> nats/token a chunk."""
+
+PUBLISHED = {
+    "mistral_7b_fast": {
+        "loss.shakespeare": 2.4922,
+        "loss.python": 2.7969,
+        "phase3_training_sec": 1.9,
+    }
+}
+
+
+def adapter_runs(
+    losses: Mapping[str, Losses],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    domains: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    resamples: int,
+) -> dict[str, dict[str, Any]]:
+    """Measure every adapter run.
+
+    Parameters
+    ----------
+    losses : mapping
+        Run -> a seed each -> adapter (or `base`) -> domain -> nats/token of each held-out chunk.
+    histories : mapping
+        Run -> a seed each -> training history.
+    domains : sequence of str
+        Domains in order of training.
+    seeds : sequence of int
+        Adapter seeds.
+    resamples : int
+        Bootstrap resamples.
+
+    Returns
+    -------
+    dict
+        Run -> block with rows `loss.<adapter>.<domain>`, `gain.<domain>` (base minus own adapter),
+        `forgetting.<domain>` (newest adapter minus the domain's own, on a domain trained before)
+        and, for the protected runs, `forgetting.<domain>_minus_none`; `histories`.
+    """
+    values = {run: _values(by_seed, domains) for run, by_seed in losses.items()}
+    blocks = {}
+    for run, own in values.items():
+        named = dict(own)
+        if run != "none" and "none" in values and _comparable(own, values["none"]):
+            for key, value in own.items():
+                if key.startswith("forgetting."):
+                    named[f"{key}_minus_none"] = value - values["none"][key]
+        rows: list[Row] = []
+        for metric, values_SN in named.items():
+            found = crossed_mean(
+                values_SN, resamples=resamples, generator=numpy_generator(0, "bootstrap", metric)
+            )
+            rows += found.rows(
+                metric,
+                unit="nats/token",
+                seeds=tuple(seeds),
+                control_of="sleep" if run == "none" else None,
+            )
+        blocks[run] = run_block(rows, histories=list(histories[run]))
+    return blocks
+
+
+def _values(by_seed: Losses, domains: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return metric -> (S, N) values of one run."""
+    loss = {
+        (adapter, domain): np.array([seed[adapter][domain] for seed in by_seed])
+        for adapter in ("base", *domains)
+        for domain in domains
+    }
+    values = {f"loss.{adapter}.{domain}": v for (adapter, domain), v in loss.items()}
+    newest = domains[-1]
+    for domain in domains:
+        values[f"gain.{domain}"] = loss["base", domain] - loss[domain, domain]
+    for domain in domains[:-1]:
+        values[f"forgetting.{domain}"] = loss[newest, domain] - loss[domain, domain]
+    return values
+
+
+def _comparable(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
+    return all(key in b and a[key].shape == b[key].shape for key in a)

@@ -1,0 +1,335 @@
+"""Settings of the room: domains, adapters, mixers, protocol, runs (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mneme.core.backbones import BackboneConfig
+from mneme.core.config import require
+
+Strategy = Literal["gating", "attention", "ema", "ema_oracle", "token", "probe"]
+Context = Literal["real", "reset", "same_domain", "swapped", "blocked", "shuffled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainConfig:
+    """One domain ("epoch") and the corpus it is read from."""
+
+    name: str
+    """Adapter name: lower case, unique."""
+    corpus: Literal["shakespeare", "python", "chitchat"]
+    """Prepared corpus; each is split by play, file or conversation."""
+
+    def __post_init__(self) -> None:
+        require(self.name.isidentifier() and self.name.islower(), "name", "lower case", self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How documents become disjoint token material."""
+
+    seed: int
+    """Seed of the split and of the choice of passages; the same under every training seed."""
+    train_share: float
+    """Share of documents for adapters, 0..1."""
+    calibration_share: float
+    """Share for calibrating mixers (a quarter of it validates), 0..1; the rest is test."""
+    chunk_tokens: int
+    """Length of a calibration chunk, tokens."""
+    calibration_chunks: int
+    """Calibration chunks a domain (a further third each for validation and accuracy test)."""
+    loss_chunks: int
+    """Held-out chunks a domain on which next-token losses are measured."""
+    loss_tokens: int
+    """Length of a held-out loss chunk, tokens."""
+
+    def __post_init__(self) -> None:
+        shares = (self.train_share, self.calibration_share)
+        ok = min(shares) > 0 and sum(shares) < 1
+        require(ok, "train_share", "positive, with calibration_share below 1 in sum", shares)
+        for name in ("chunk_tokens", "calibration_chunks", "loss_chunks", "loss_tokens"):
+            require(getattr(self, name) >= 4, name, "at least 4", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRunConfig:
+    """One way of training the domains' adapters one after another."""
+
+    protect: Literal["none", "sleep", "replay"]
+    """What protects earlier domains while a new one trains (sleep: KL to the frozen snapshot)."""
+    samples: int
+    """Training chunks a domain."""
+    tokens: int
+    """Length of a training chunk, tokens."""
+    epochs: int
+    """Passes over the chunks."""
+    batch: int
+    """Chunks a step."""
+    learning_rate: float
+    """AdamW learning rate."""
+    above_gate: bool
+    """True: adapters only on layers above the gate layer; False: on every layer."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "epochs", "batch"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.tokens >= 4, "tokens", "at least 4", self.tokens)
+        require(0 < self.learning_rate < 1, "learning_rate", "in (0, 1)", self.learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptersConfig:
+    """LoRA adapters: one a domain."""
+
+    rank: int
+    """LoRA rank r."""
+    alpha: float
+    """LoRA alpha; the update is scaled by alpha / r."""
+    target_modules: tuple[str, ...]
+    """Names of the linear layers that carry an adapter."""
+    sleep_weight: float
+    """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
+    sleep_temperature: float
+    """T of Active Sleep, > 0."""
+    seeds: tuple[int, ...]
+    """Training seeds of the adapters."""
+    headline: str
+    """Adapter run whose adapters are mixed and saved as the model of the room."""
+    runs: dict[str, AdapterRunConfig]
+    """Run name -> training; the ablation none / sleep / replay, and the source's own."""
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, "rank", "at least 1", self.rank)
+        require(self.alpha > 0, "alpha", "positive", self.alpha)
+        require(self.sleep_weight >= 0, "sleep_weight", "at least 0", self.sleep_weight)
+        require(self.sleep_temperature > 0, "sleep_temperature", "> 0", self.sleep_temperature)
+        require(len(self.seeds) > 0, "seeds", "a list of at least one seed", self.seeds)
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", "distinct", self.seeds)
+        require(
+            self.headline in self.runs, "headline", f"one of {sorted(self.runs)}", self.headline
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig:
+    """One Time Mixer and how it is calibrated."""
+
+    strategy: Strategy
+    """gating: MLP on the state of layer k; attention: causal attention over those states; ema:
+    gating logits smoothed; ema_oracle: the smoother on +-L of the known domain; token: MLP on a
+    learnt token embedding (memoryless); probe: linear probe on the state."""
+    hidden: int
+    """Width of the hidden layer (of the embedding and hidden layer for token)."""
+    decay: float
+    """Smoothing a of `ema` and `ema_oracle`: z_i = a z_(i-1) + (1 - a) x_i, 0 <= a < 1."""
+    oracle_logit: float
+    """L of `ema_oracle`: logit +L for the true domain, -L for the others."""
+    epochs: int
+    """Calibration epochs; 0 leaves the mixer untrained."""
+    labels: Literal["true", "shuffled"]
+    """shuffled: domain labels permuted over chunks (control)."""
+    init: Literal["fresh", "continue"]
+    """continue: start from the weights of mixer `ours` of the same seed."""
+
+    def __post_init__(self) -> None:
+        require(self.hidden >= 1, "hidden", "at least 1", self.hidden)
+        require(0 <= self.decay < 1, "decay", "in [0, 1)", self.decay)
+        require(self.oracle_logit > 0, "oracle_logit", "positive", self.oracle_logit)
+        require(self.epochs >= 0, "epochs", "at least 0", self.epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """Contrastive calibration of every mixer."""
+
+    batch: int
+    """Chunks a step."""
+    learning_rates: tuple[float, ...]
+    """AdamW learning rates tried; the best on validation is kept."""
+    recency: float
+    """Pooling weight of token i of T is proportional to exp(recency * i / T)."""
+    contrast_weight: float
+    """Weight of the supervised-contrastive term over pooled states, >= 0."""
+    contrast_temperature: float
+    """Temperature of that term, > 0."""
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 2, "batch", "at least 2", self.batch)
+        require(len(self.learning_rates) > 0, "learning_rates", "not empty", self.learning_rates)
+        require(self.contrast_weight >= 0, "contrast_weight", ">= 0", self.contrast_weight)
+        temperature = self.contrast_temperature
+        require(temperature > 0, "contrast_temperature", "> 0", temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """Teacher-forced sequences with known boundaries, and what is read off them."""
+
+    tuples: int
+    """Text tuples (A1, B, A2, ...) from the test split."""
+    segment_tokens: int
+    """Length of each segment, tokens."""
+    mix_piece_tokens: int
+    """Length of the alternating pieces of A and B in the mixed segment, tokens."""
+    dwell_tokens: tuple[int, ...]
+    """Dwell lengths n of B in A -> B(n) -> A, tokens, increasing."""
+    batch: int
+    """Tuples a forward pass."""
+    threshold: float
+    """Headline theta of switch_lag, 0..1."""
+    thresholds: tuple[float, ...]
+    """Thetas of the curve."""
+    run_tokens: int
+    """Tokens in a row that must reach theta (K_run)."""
+    gap_tokens: int
+    """First tokens of the second A on which return gaps are also measured."""
+    deep_weight: float
+    """Weight above which a token counts as deep."""
+    resamples: int
+    """Bootstrap and permutation resamples."""
+
+    def __post_init__(self) -> None:
+        require(self.tuples >= 2, "tuples", "at least 2", self.tuples)
+        require(self.segment_tokens >= 8, "segment_tokens", "at least 8", self.segment_tokens)
+        piece = self.mix_piece_tokens
+        require(1 <= piece <= self.segment_tokens, "mix_piece_tokens", "1..segment_tokens", piece)
+        dwell = self.dwell_tokens
+        ok = len(dwell) >= 3 and list(dwell) == sorted(set(dwell)) and dwell[0] >= 4
+        require(ok, "dwell_tokens", "at least 3 increasing lengths from 4 up", dwell)
+        require(0.5 <= self.threshold < 1, "threshold", "in [0.5, 1)", self.threshold)
+        require(
+            self.threshold in self.thresholds, "thresholds", "holding threshold", self.thresholds
+        )
+        require(self.run_tokens >= 1, "run_tokens", "at least 1", self.run_tokens)
+        ok = 1 <= self.gap_tokens <= self.segment_tokens
+        require(ok, "gap_tokens", "1..segment_tokens", self.gap_tokens)
+        require(self.resamples >= 100, "resamples", "at least 100", self.resamples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run of hysteresis and fatigue: a mixer read on one kind of sequence."""
+
+    mixer: str
+    """Name of the mixer."""
+    context: Context
+    """real: A1 B A2; reset: A2 alone at the same position ids; same_domain: A1 A' A2; swapped:
+    B1 A' B2; blocked: A1 B A2 with attention from A2 to B cut; shuffled: B's tokens permuted."""
+    control_of: str | None
+    """Run of which this is a control."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalConfig:
+    """The source's own protocol: sampled continuation, switch points from the weights."""
+
+    adapter_run: str
+    """Adapter run whose adapters generate."""
+    prompts: dict[str, str]
+    """Domain name -> prompt."""
+    mix_prompt: str
+    """Prompt of the mixed segment."""
+    new_tokens: int
+    """Sampled tokens a sequence (the source samples up to 150)."""
+    temperature: float
+    """Sampling temperature."""
+    tail_tokens: int
+    """Window: last tokens of a segment that enter its return gap (the source: 10)."""
+    area_tokens: int
+    """Window of its tail area (named 32, spans 20 in its code)."""
+    dwell_tokens: tuple[int, ...]
+    """Lengths of its Python blocks, tokens (22, 50, 96)."""
+    threshold: float
+    """Theta of its switch lag."""
+
+    def __post_init__(self) -> None:
+        require(self.new_tokens >= 1, "new_tokens", "at least 1", self.new_tokens)
+        require(self.temperature > 0, "temperature", "positive", self.temperature)
+        require(len(self.dwell_tokens) >= 2, "dwell_tokens", "at least 2", self.dwell_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingConfig:
+    """Everything of the room `routing`."""
+
+    domains: tuple[DomainConfig, ...]
+    """Domains in order of training; at least two."""
+    pair: tuple[str, str]
+    """The two domains A and B of the protocol."""
+    prepare: PrepareConfig
+    """Documents to tokens."""
+    adapters: AdaptersConfig
+    """LoRA adapters."""
+    calibration: CalibrationConfig
+    """How mixers are calibrated."""
+    mixers: dict[str, MixerConfig]
+    """Mixer name -> definition; `ours` is the one that controls are made of."""
+    seeds: tuple[int, ...]
+    """Training seeds of the mixers."""
+    protocol: ProtocolConfig
+    """Sequences and metrics."""
+    runs: dict[str, RunConfig]
+    """Run name -> mixer and context."""
+    original: OriginalConfig
+    """The source's protocol."""
+
+    def __post_init__(self) -> None:
+        names = [domain.name for domain in self.domains]
+        require(len(names) >= 2, "domains", "a list of at least two domains", names)
+        require(len(set(names)) == len(names), "domains", "distinct names", names)
+        ok = self.pair[0] != self.pair[1] and set(self.pair) <= set(names)
+        require(ok, "pair", f"two different names out of {names}", self.pair)
+        require("ours" in self.mixers, "mixers", "holding 'ours'", sorted(self.mixers))
+        require(len(self.seeds) > 0, "seeds", "a list of at least one seed", self.seeds)
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", "distinct", self.seeds)
+        for name, run in self.runs.items():
+            mixers = sorted(self.mixers)
+            require(run.mixer in mixers, f"runs.{name}.mixer", f"one of {mixers}", run.mixer)
+            ok = run.control_of is None or run.control_of in self.runs
+            require(ok, f"runs.{name}.control_of", "null or a run", run.control_of)
+        prompts = self.original.prompts
+        require(set(self.pair) <= set(prompts), "original.prompts", "one a domain", sorted(prompts))
+        known = sorted(self.adapters.runs)
+        run = self.original.adapter_run
+        require(run in known, "original.adapter_run", f"one of {known}", run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """What all adapter runs share: `AdaptersConfig` without the runs themselves."""
+
+    rank: int
+    """LoRA rank r."""
+    alpha: float
+    """LoRA alpha; the update is scaled by alpha / r."""
+    target_modules: tuple[str, ...]
+    """Names of the linear layers that carry an adapter."""
+    sleep_weight: float
+    """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
+    sleep_temperature: float
+    """T of Active Sleep, > 0."""
+    seeds: tuple[int, ...]
+    """Training seeds of the adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFitConfig:
+    """Settings of rule `routing_adapter_fit`: one adapter run, all its seeds."""
+
+    backbone: BackboneConfig
+    """The frozen model."""
+    resources: str
+    """Folder of the shared resources."""
+    adapters: LoraSettings
+    """What all adapter runs share."""
+    name: str
+    """Name of the run."""
+    run: AdapterRunConfig
+    """The run."""
+    domains: tuple[str, ...]
+    """Domain names in order of training."""
+
+    def __post_init__(self) -> None:
+        distinct = len(set(self.domains)) == len(self.domains) >= 2
+        require(distinct, "domains", "at least two distinct names", self.domains)

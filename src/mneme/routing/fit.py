@@ -1,0 +1,321 @@
+"""Train the domains' LoRA adapters one after another, and measure every adapter on every domain.
+
+Adapters sit above layer k, so the output of layer k is computed once a text and every epoch, every
+adapter and every measurement starts there. With `above_gate: false` k is 0: adapters on all layers.
+
+Legend: B batch, N chunks, T position, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mneme.core.checkpoints import Log, Training, run_steps
+from mneme.core.config import require
+from mneme.core.devices import peak_memory_mb
+from mneme.core.seeds import torch_generator
+from mneme.nn.head import head_nll, head_weight
+from mneme.nn.onednn import OneDNNLinear
+from mneme.nn.split import UpperHalf, lower, upper
+from mneme.routing.config import AdapterFitConfig
+from mneme.routing.lora import adapter_parameters, attached
+from mneme.routing.sleep import Rehearsal, join, rehearsal_loss
+
+ADAMW: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "foreach": True}
+"""AdamW without decay: B starts at zero and should not be drawn back to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedAdapters:
+    """The backbone with all trained adapters, and what was measured."""
+
+    model: Any
+    """PeftModel; valid inside the context that made it."""
+    losses: dict[str, dict[str, list[float]]]
+    """Adapter name or `base` -> domain -> held-out loss of each chunk, nats/token."""
+    history: dict[str, Any]
+    """Losses a step, seconds, tokens/s, memory."""
+
+
+@contextmanager
+def fitted_adapters(
+    base: Any,
+    tokens: Mapping[str, np.ndarray],
+    config: AdapterFitConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: str | Path,
+    fingerprint: str,
+    log: Log,
+) -> Iterator[FittedAdapters]:
+    """Train one run at one seed; the backbone is as before when the context is left.
+
+    Parameters
+    ----------
+    base : transformers.PreTrainedModel
+        Frozen causal language model on `device`, in evaluation mode.
+    tokens : mapping of ndarray
+        `<domain>.train` (N, T) and `<domain>.loss` (N, T), int32 token ids without padding.
+    config : AdapterFitConfig
+        Settings.
+    seed : int
+        Training seed: initial weights and order of chunks.
+    device : torch.device
+        Where to compute.
+    checkpoint : path
+        File from which a killed training continues; the caller removes it.
+    fingerprint : str
+        Hash of settings, code and data.
+    log : callable
+        Takes progress lines.
+
+    Yields
+    ------
+    FittedAdapters
+        Trained adapters, losses, history.
+
+    Raises
+    ------
+    ConfigError
+        The material is smaller than asked, or a target module does not exist.
+    """
+    run = config.run
+    k = config.backbone.gate_layer if run.above_gate else 0
+    chunks = {d: _chunks(tokens, d, run.samples, run.tokens) for d in config.domains}
+    options = {"first_layer": k, "seed": seed}
+    with OneDNNLinear(), attached(base, config.adapters, config.domains, **options) as model:
+        parts = Parts(model, lower(base, k), upper(base, k), head_weight(base), run.batch, device)
+        started = time.perf_counter()
+        course = Course(parts, chunks, config, seed=seed)
+        lower_s = time.perf_counter() - started
+        run_steps(
+            course.step,
+            course.training,
+            steps=course.steps,
+            path=checkpoint,
+            fingerprint=f"{fingerprint} seed {seed}",
+            log=log,
+            label=f"{config.name} seed {seed}",
+        )
+        started = time.perf_counter()
+        held_out = {d: _tensor(tokens[f"{d}.loss"]) for d in config.domains}
+        losses = held_out_losses(parts, held_out)
+        facts = {
+            "seed": seed,
+            "lower_seconds": round(lower_s, 3),
+            "evaluation_seconds": round(time.perf_counter() - started, 3),
+            "peak_memory_mib": round(_peak_memory_mib(device), 1),
+        }
+        yield FittedAdapters(model=model, losses=losses, history=facts | course.summary())
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The model, cut at layer k."""
+
+    model: Any
+    """PeftModel that owns the adapters."""
+    lower: nn.Module
+    """Ids -> states of layer k; frozen, without adapters."""
+    upper: UpperHalf
+    """States of layer k -> logits; carries the adapters."""
+    head: Tensor
+    """Weight of the frozen head (V, D)."""
+    batch: int
+    """Chunks a pass."""
+    device: torch.device
+    """Where everything lies."""
+
+    def low(self, ids_NT: Tensor) -> Tensor:
+        """Compute the states of layer k of all chunks (N, T, D)."""
+        pieces = ids_NT.to(self.device).split(self.batch)
+        return torch.cat([self.lower(ids_BT)[0] for ids_BT in pieces])
+
+    def high(self, h_NTD: Tensor) -> Tensor:
+        """Compute the normed states of all chunks with the active adapter (N, T, D)."""
+        return torch.cat([self.upper.states(h_BTD) for h_BTD in h_NTD.split(self.batch)])
+
+    def nll(self, states_BTD: Tensor, ids_BT: Tensor) -> Tensor:
+        """Next-token loss at every position but the last (B, T-1), nats."""
+        return head_nll(states_BTD[:, :-1], self.head, ids_BT[:, 1:])
+
+
+class Course:
+    """Training of all domains as one numbered sequence of steps, so that it can be continued.
+
+    What a step draws depends only on the seed and the step, never on what ran before.
+    """
+
+    def __init__(
+        self, parts: Parts, chunks: Mapping[str, Tensor], config: AdapterFitConfig, *, seed: int
+    ) -> None:
+        self.parts, self.config, self.seed = parts, config, seed
+        self.ids = {domain: ids_NT.to(parts.device) for domain, ids_NT in chunks.items()}
+        with torch.no_grad():
+            self.h = {domain: parts.low(ids_NT) for domain, ids_NT in self.ids.items()}
+        weights = {d: adapter_parameters(parts.model, d) for d in config.domains}
+        rate = config.run.learning_rate
+        self.training = Training(
+            tensors={key: p for part in weights.values() for key, p in part.items()},
+            optimizers={
+                d: torch.optim.AdamW(list(part.values()), lr=rate, **ADAMW)
+                for d, part in weights.items()
+            },
+        )
+        self.parameters = sum(p.numel() for p in weights[config.domains[0]].values())
+        self.epoch_steps = -(-config.run.samples // config.run.batch)
+        self.domain_steps = self.epoch_steps * config.run.epochs
+        self.steps = self.domain_steps * len(config.domains)
+        self._domain: str | None = None
+        self.rehearsal: Rehearsal | None = None
+
+    def step(self, index: int) -> dict[str, Any]:
+        """Make step `index`; returns its domain, losses (nats) and wall time (s)."""
+        started = time.perf_counter()
+        which, inside = divmod(index, self.domain_steps)
+        domain = self.config.domains[which]
+        if domain != self._domain:
+            self.begin(domain)
+        optimizer = self.training.optimizers[domain]
+        optimizer.zero_grad(set_to_none=True)
+        rows = self.rows_of(domain, inside)
+        loss = self.learn(self.h[domain][rows], self.ids[domain][rows])
+        protect = None if self.rehearsal is None else self._rehearse(domain, inside)
+        optimizer.step()
+        seconds = time.perf_counter() - started
+        tokens = len(rows) * self.config.run.tokens
+        return {"domain": domain, "loss": loss, "protect": protect} | {
+            "seconds": seconds,
+            "tokens": tokens,
+        }
+
+    def learn(self, h_BTD: Tensor, ids_BT: Tensor) -> float:
+        loss = self.parts.nll(self.parts.upper.states(h_BTD), ids_BT).mean()
+        loss.backward()
+        return loss.item()
+
+    def _rehearse(self, domain: str, inside: int) -> float:
+        """Add the gradient of the weighted rehearsal loss; returns it unweighted."""
+        run, shared = self.config.run, self.config.adapters
+        assert self.rehearsal is not None
+        assert run.protect != "none"
+        generator = torch_generator(self.seed, "rehearse", domain, str(inside))
+        drawn = self.rehearsal.draw(run.batch, generator=generator)
+        loss = rehearsal_loss(
+            self.parts.upper.states(drawn.states),
+            drawn,
+            self.parts.head,
+            protect=run.protect,
+            temperature=shared.sleep_temperature,
+        )
+        (shared.sleep_weight * loss).backward()
+        return loss.item()
+
+    def rows_of(self, domain: str, inside: int) -> Tensor:
+        """Return the chunks of step `inside` of a domain: every epoch is a fresh permutation."""
+        epoch, place = divmod(inside, self.epoch_steps)
+        generator = torch_generator(self.seed, "order", domain, str(epoch))
+        order = torch.randperm(self.config.run.samples, generator=generator)
+        return order.split(self.config.run.batch)[place].to(self.parts.device)
+
+    def begin(self, domain: str) -> None:
+        """Activate a domain's adapter, with earlier domains ready to be rehearsed."""
+        earlier = self.config.domains[: self.config.domains.index(domain)]
+        protect = self.config.run.protect
+        self.rehearsal = None
+        if earlier and protect != "none":
+            self.rehearsal = join([self._remember(d, protect == "sleep") for d in earlier])
+        self.parts.model.set_adapter(domain)
+        self._domain = domain
+
+    def _remember(self, domain: str, with_snapshot: bool) -> Rehearsal:
+        snapshot = None
+        if with_snapshot:
+            self.parts.model.set_adapter(domain)
+            with torch.no_grad():
+                snapshot = self.parts.high(self.h[domain])
+        return Rehearsal(states=self.h[domain], ids=self.ids[domain], snapshot=snapshot)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the history by domain."""
+        domains = {}
+        for domain in self.config.domains:
+            records = [r for r in self.training.history if r["domain"] == domain]
+            seconds, tokens = (sum(r[key] for r in records) for key in ("seconds", "tokens"))
+            domains[domain] = {
+                "loss": [r["loss"] for r in records],
+                "protect": [r["protect"] for r in records],
+                "seconds": round(seconds, 3),
+                "tokens": tokens,
+                "tokens_per_s": round(tokens / seconds, 2),
+            }
+        return {"domains": domains, "parameters": self.parameters}
+
+
+@torch.inference_mode()
+def held_out_losses(
+    parts: Parts, held_out: Mapping[str, Tensor]
+) -> dict[str, dict[str, list[float]]]:
+    """Measure the bare backbone and every adapter on every domain.
+
+    Parameters
+    ----------
+    parts : Parts
+        The model.
+    held_out : mapping of Tensor
+        Domain -> ids (N, T).
+
+    Returns
+    -------
+    dict
+        `base` or adapter -> domain -> mean next-token loss of each chunk, nats/token.
+    """
+    losses: dict[str, dict[str, list[float]]] = {name: {} for name in ("base", *held_out)}
+    for domain, ids_NT in held_out.items():
+        ids_NT = ids_NT.to(parts.device)
+        h_NTD = parts.low(ids_NT)
+        for name in losses:
+            with _using(parts.model, name):
+                states_NTD = parts.high(h_NTD)
+            nll_N = parts.nll(states_NTD, ids_NT).mean(1)
+            losses[name][domain] = nll_N.tolist()
+    return losses
+
+
+@contextmanager
+def _using(model: Any, name: str) -> Iterator[None]:
+    """Activate one adapter, or none for `base`."""
+    with model.disable_adapter() if name == "base" else nullcontext():
+        if name != "base":
+            model.set_adapter(name)
+        yield
+
+
+def _chunks(tokens: Mapping[str, np.ndarray], domain: str, samples: int, length: int) -> Tensor:
+    """Return the first `samples` training chunks of a domain, cut to `length` tokens."""
+    ids = tokens[f"{domain}.train"]
+    enough = ids.shape[0] >= samples and ids.shape[1] >= length
+    rule = f"at most {ids.shape[0]} samples of {ids.shape[1]} tokens for domain {domain}"
+    require(enough, "samples", rule, (samples, length))
+    return _tensor(ids[:samples, :length])
+
+
+def _tensor(ids: np.ndarray) -> Tensor:
+    return torch.from_numpy(ids.astype(np.int64))
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    """Return the peak memory of the device that computes, MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return peak_memory_mb()

@@ -1,0 +1,276 @@
+"""Hysteresis: A -> B -> A and A -> Mix -> A against controls, from traces of mixing weights.
+
+Headline of the return gap: the second A after (A1, B) against the same second A after (A1, A') at
+the same positions, minus the same distance between (A1, A') and (A1, A''): neither content nor cold
+start nor copying can be its cause. Headline of the lag: lag back into A after B minus the lag after
+A'. All differences are paired by text; seeds are crossed with texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mneme.core.headline import run_block
+from mneme.routing.config import ProtocolConfig, RunConfig
+from mneme.routing.measure import mix_balance, mix_entropy, switching_asymmetry
+from mneme.routing.readings import (
+    Measured,
+    Segments,
+    Trace,
+    Values,
+    contrast,
+    gaps,
+    lag,
+    p_values,
+    rows_of,
+    segments,
+)
+from mneme.stats.censored import kaplan_meier_median
+from mneme.stats.rows import Row
+
+PUBLISHED = {
+    "mistral_7b_fast": {
+        "switch_lag_AB": 0,
+        "switch_lag_BA": 9,
+        "switch_lag_mixA": 14,
+        "switching_asymmetry": 9,
+        "return_gap_cosine_distance": 0.3395,
+        "return_gap_euclidean": 0.6988,
+        "return_gap_dtw": 6.9541,
+        "mixed_return_gap_cosine_distance": 0.2288,
+        "mixed_return_gap_euclidean": 0.4724,
+        "mixed_return_gap_dtw": 4.6912,
+        "avg_mix_entropy": 0.6921,
+        "mix_balance": 0.9248,
+    },
+    "gpt2": {
+        "switch_lag_AB": 0,
+        "switch_lag_BA": 9,
+        "switch_lag_mixA": 16,
+        "mixed_return_gap_cosine_distance": 0.1909,
+    },
+    "suite_example": {
+        "switch_lag_BA": 9,
+        "switch_lag_mixA": 16,
+        "return_gap_cosine_distance": 0.0,
+        "mixed_return_gap_cosine_distance": 0.1909,
+        "avg_mix_entropy": 0.679,
+    },
+}
+
+
+def hysteresis(
+    trace: Trace,
+    runs: Mapping[str, RunConfig],
+    protocol: ProtocolConfig,
+    *,
+    pair: tuple[int, int],
+    seeds: tuple[int, ...],
+) -> dict[str, dict[str, Any]]:
+    """Measure every run.
+
+    Parameters
+    ----------
+    trace : mapping of str to ndarray, (S, N, T, K) float32
+        `mneme.routing.trace.trace` on `hysteresis_families`.
+    runs, protocol
+        Settings.
+    pair : tuple of int
+        Columns of domains A and B.
+    seeds : tuple of int
+        Mixer seeds, in the order of axis S.
+
+    Returns
+    -------
+    dict
+        Run name -> block of the headline file: rows (restricted means with intervals, contrasts
+        with every control, medians, the lag over thresholds as `switch_lag_BA@<theta>`),
+        `censored`, `p_values`, `bands` (mean w_A(t) with the 10 and 90 % quantiles over texts).
+    """
+    values = {name: run_values(trace, run, protocol, pair=pair) for name, run in runs.items()}
+    blocks = {}
+    for name, run in runs.items():
+        own = dict(values[name])
+        if run.context == "real":
+            null = control_values(trace, run.mixer, protocol, pair=pair)
+            own |= contrast(values[name], null, "aa")
+            for other, control in runs.items():
+                if control.control_of == name and control.context != "same_domain":
+                    own |= contrast(values[name], values[other], other)
+        blocks[name] = run_block(
+            [
+                *rows_of(own, protocol, seeds=seeds, control_of=run.control_of),
+                *median_rows(own, run.control_of),
+                *_undefined_rows(run),
+            ],
+            p_values=p_values(own, protocol),
+            censored=censored_shares(own),
+            bands=bands(trace, run, protocol, pair=pair),
+            context=run.context,
+            mixer=run.mixer,
+        )
+    return blocks
+
+
+def run_values(
+    trace: Trace, run: RunConfig, protocol: ProtocolConfig, *, pair: tuple[int, int]
+) -> Values:
+    """Measure one run: lags at both boundaries, return gaps, mixed and repeated sequences."""
+    read = _reader(trace, run.mixer, protocol, pair)
+    own = read(run.context)
+    values = lag_values(own, protocol)
+    reference, domain = read("same_domain"), pair[0]
+    if run.context != "swapped":
+        second = read("other") if run.context == "same_domain" else own
+        values |= gaps(reference, second, tokens=protocol.gap_tokens, domain=domain)
+    if run.context != "real":
+        return values
+    mixed = read("mixed")
+    for name, threshold in _thresholds("switch_lag_mixA", protocol):
+        values[name] = lag(mixed.last_SNTK[..., domain], threshold, protocol.run_tokens)
+    assert mixed.middle_SNTK is not None
+    values["mix_entropy"] = Measured(values_SN=mix_entropy(mixed.middle_SNTK), unit="nats")
+    balance = mix_balance(mixed.middle_SNTK, domains=pair)
+    values["mix_balance"] = Measured(values_SN=balance, unit="")
+    values |= gaps(
+        reference, mixed, tokens=protocol.gap_tokens, domain=domain, prefix="return_gap_mixed"
+    )
+    return values | repeated_values(trace, run.mixer, "repeated", protocol, domain=domain)
+
+
+def control_values(
+    trace: Trace, mixer: str, protocol: ProtocolConfig, *, pair: tuple[int, int]
+) -> Values:
+    """Measure the A -> A' -> A control of a mixer under the names of the real run's metrics."""
+    run = RunConfig(mixer=mixer, context="same_domain", control_of=None)
+    values = run_values(trace, run, protocol, pair=pair)
+    mixed = {
+        name.replace("return_gap", "return_gap_mixed"): value
+        for name, value in values.items()
+        if name.startswith("return_gap")
+    }
+    lags = {
+        name.replace("switch_lag_BA", "switch_lag_mixA"): value
+        for name, value in values.items()
+        if name.startswith("switch_lag_BA")
+    }
+    again = repeated_values(trace, mixer, "repeated_aa", protocol, domain=pair[0])
+    return values | mixed | lags | again
+
+
+def lag_values(own: Segments, protocol: ProtocolConfig) -> Values:
+    """Measure lags at both boundaries for every threshold, and the signed asymmetry."""
+    values: Values = {}
+    last_SNT = own.last_SNTK[..., own.domains[2]]
+    for name, threshold in _thresholds("switch_lag_BA", protocol):
+        values[name] = lag(last_SNT, threshold, protocol.run_tokens)
+    values["relax_time_0.99"] = lag(last_SNT, 0.99, protocol.run_tokens)
+    if own.middle_SNTK is None:
+        return values
+    middle_SNT = own.middle_SNTK[..., own.domains[1]]
+    for name, threshold in _thresholds("switch_lag_AB", protocol):
+        values[name] = lag(middle_SNT, threshold, protocol.run_tokens)
+    asymmetry = switching_asymmetry(
+        values["switch_lag_BA"].values_SN, values["switch_lag_AB"].values_SN
+    )
+    for name, values_SN in asymmetry.items():
+        values[f"switching_asymmetry_{name}"] = Measured(values_SN=values_SN, unit="tokens")
+    return values
+
+
+def repeated_values(
+    trace: Trace, mixer: str, family: str, protocol: ProtocolConfig, *, domain: int
+) -> Values:
+    """First against second visit on the same text, as the source meant the return gap."""
+    size = protocol.segment_tokens
+    weights = trace[f"{mixer}/{family}/{size}"]
+    first = Segments(
+        middle_SNTK=None, last_SNTK=weights[:, :, :size], domains=(domain, domain, domain)
+    )
+    second = Segments(
+        middle_SNTK=None, last_SNTK=weights[:, :, -size:], domains=(domain, domain, domain)
+    )
+    return gaps(
+        first, second, tokens=protocol.gap_tokens, domain=domain, prefix="return_gap_repeated"
+    )
+
+
+def median_rows(values: Values, control_of: str | None) -> list[Row]:
+    """Kaplan-Meier medians of every lag, over texts and seeds pooled."""
+    rows = []
+    for name, measured in values.items():
+        if measured.observed_SN is None:
+            continue
+        median, reason = kaplan_meier_median(measured.values_SN, measured.observed_SN)
+        count = measured.values_SN.shape[1]
+        rows.append(
+            Row(
+                metric=f"{name}_median",
+                value=median,
+                n=count,
+                unit="tokens",
+                control_of=control_of,
+                reason=reason,
+            )
+        )
+    return rows
+
+
+def censored_shares(values: Values) -> dict[str, float]:
+    """Share of texts (over seeds) whose lag was never reached, by metric."""
+    return {
+        name: float(1 - measured.observed_SN.mean())
+        for name, measured in values.items()
+        if measured.observed_SN is not None
+    }
+
+
+def bands(
+    trace: Trace, run: RunConfig, protocol: ProtocolConfig, *, pair: tuple[int, int]
+) -> dict[str, Any]:
+    """Mean of w_A(t) over texts and seeds, its 10 and 90 % quantiles over texts (figures)."""
+    weights = trace[f"{run.mixer}/{run.context}/{protocol.segment_tokens}"][..., pair[0]]
+    by_text = weights.mean(axis=0)
+    low, high = np.quantile(by_text, [0.1, 0.9], axis=0)
+    start = 2 * protocol.segment_tokens if run.context == "reset" else 0
+    return {
+        "position": list(range(start, start + by_text.shape[1])),
+        "mean": _rounded(by_text.mean(axis=0)),
+        "low": _rounded(low),
+        "high": _rounded(high),
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+def _reader(trace: Trace, mixer: str, protocol: ProtocolConfig, pair: tuple[int, int]) -> Any:
+    size = protocol.segment_tokens
+    return lambda context: segments(trace, mixer, context, size, size=size, pair=pair)
+
+
+def _thresholds(name: str, protocol: ProtocolConfig) -> list[tuple[str, float]]:
+    """Headline threshold under the plain name, the curve as name@theta."""
+    curve = [(f"{name}@{theta:g}", theta) for theta in protocol.thresholds]
+    return [(name, protocol.threshold), *curve]
+
+
+def _undefined_rows(run: RunConfig) -> list[Row]:
+    """Say which headline metrics a context does not have, and why."""
+    alone = "the second A is read alone: there is no boundary into B"
+    reasons = {
+        "swapped": {
+            "return_gap_cosine": (
+                "no B -> B' -> B sequence is read, so the return to B has no reference"
+            )
+        },
+        "reset": {"switch_lag_AB": alone, "switching_asymmetry_signed": alone},
+    }
+    return [
+        Row(metric=metric, value=None, control_of=run.control_of, reason=reason)
+        for metric, reason in reasons.get(run.context, {}).items()
+    ]

@@ -1,0 +1,143 @@
+"""Traces -> named values per seed and text: what both `hysteresis` and `fatigue` read off.
+
+Legend: S training seeds, N texts, T position, K domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mneme.core.seeds import numpy_generator
+from mneme.routing.config import Context, ProtocolConfig, RunConfig
+from mneme.routing.measure import return_gap, switch_lag
+from mneme.stats.intervals import crossed_mean
+from mneme.stats.rows import Row
+from mneme.stats.tests import sign_flip_test
+
+Floats = NDArray[np.float64]
+Trace = Mapping[str, NDArray[np.float32]]
+
+CONTEXTS_OF_EVERY_MIXER = ("real", "same_domain")
+FURTHER_CONTEXTS = {
+    "hysteresis": ("other", "mixed", "repeated", "repeated_aa"),
+    "fatigue": (),
+}
+"""What each phase reads on every mixer besides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One metric of one run, a number per seed and text."""
+
+    values_SN: Floats
+    """Values; a lag never reached is the segment's length (restricted)."""
+    unit: str
+    """Unit."""
+    observed_SN: NDArray[np.bool_] | None = None
+    """For lags: False where the threshold was never reached."""
+
+
+Values = dict[str, Measured]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """Weights of one mixer on one kind of sequence, cut at the known boundaries."""
+
+    middle_SNTK: NDArray[np.float32] | None
+    """Middle segment; None for `reset`."""
+    last_SNTK: NDArray[np.float32]
+    """Last segment."""
+    domains: tuple[int, int, int]
+    """Domain of each segment."""
+
+
+def segments(
+    trace: Trace, mixer: str, context: str, n: int, *, size: int, pair: tuple[int, int]
+) -> Segments:
+    """Cut the weights `mixer/context/n` of a trace at their boundaries."""
+    weights = trace[f"{mixer}/{context}/{n}"]
+    a, b = pair
+    domains = {"same_domain": (a, a, a), "other": (a, a, a), "swapped": (b, a, b)}
+    middle = None if context == "reset" else weights[:, :, size : size + n]
+    return Segments(
+        middle_SNTK=middle,
+        last_SNTK=weights[:, :, -size:],
+        domains=domains.get(context, (a, b, a)),
+    )
+
+
+def lag(weights_SNT: NDArray[np.floating], threshold: float, run_tokens: int) -> Measured:
+    """Measure switch lags, restricted to the segment's length."""
+    lag_SN, observed_SN = switch_lag(weights_SNT, threshold=threshold, run_tokens=run_tokens)
+    return Measured(values_SN=lag_SN.astype(float), unit="tokens", observed_SN=observed_SN)
+
+
+def gaps(
+    reference: Segments, second: Segments, *, tokens: int, domain: int, prefix: str = "return_gap"
+) -> Values:
+    """Distances of the last segments, over the first `tokens` tokens and over the whole segment."""
+    values: Values = {}
+    for suffix, stop in (("", tokens), ("@whole", reference.last_SNTK.shape[2])):
+        found = return_gap(
+            reference.last_SNTK[:, :, :stop], second.last_SNTK[:, :, :stop], domain=domain
+        )
+        for name, values_SN in found.items():
+            unit = "weight" if name in ("euclidean", "mean_difference") else ""
+            values[f"{prefix}_{name}{suffix}"] = Measured(values_SN=values_SN, unit=unit)
+    return values
+
+
+def contrast(run: Values, control: Values, name: str) -> Values:
+    """Differences run minus control, paired by seed and text, of the metrics both have."""
+    return {
+        f"{metric}_minus_{name}": Measured(
+            values_SN=value.values_SN - control[metric].values_SN, unit=value.unit
+        )
+        for metric, value in run.items()
+        if metric in control
+    }
+
+
+def rows_of(
+    values: Values, protocol: ProtocolConfig, *, seeds: Sequence[int], control_of: str | None
+) -> list[Row]:
+    """Turn values into rows: mean with its interval over texts, then one row a seed."""
+    rows: list[Row] = []
+    for metric, measured in values.items():
+        crossed = crossed_mean(
+            measured.values_SN,
+            resamples=protocol.resamples,
+            generator=numpy_generator(0, "bootstrap", metric),
+        )
+        rows += crossed.rows(metric, unit=measured.unit, seeds=tuple(seeds), control_of=control_of)
+    return rows
+
+
+def p_values(values: Values, protocol: ProtocolConfig) -> dict[str, float]:
+    """Return two-sided sign-flip p values over texts of every contrast (`*_minus_*`)."""
+    return {
+        metric: sign_flip_test(
+            measured.values_SN.mean(axis=0),
+            resamples=protocol.resamples,
+            generator=numpy_generator(0, "sign_flip", metric),
+            alternative="two-sided",
+        )
+        for metric, measured in values.items()
+        if "_minus_" in metric
+    }
+
+
+def wanted_contexts(
+    runs: Mapping[str, RunConfig], further: Sequence[Context | str]
+) -> dict[str, set[str]]:
+    """Return which contexts each mixer is read on: its runs' own, and those every mixer needs."""
+    wanted: dict[str, set[str]] = {}
+    for run in runs.values():
+        contexts = wanted.setdefault(run.mixer, {*CONTEXTS_OF_EVERY_MIXER, *further})
+        contexts.add(run.context)
+    return wanted

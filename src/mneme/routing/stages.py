@@ -1,0 +1,116 @@
+"""Settings blocks of the room's rules that are not a block of `config.yaml` by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mneme.core.backbones import BackboneConfig
+from mneme.routing.config import AdaptersConfig, OriginalConfig, ProtocolConfig, RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatesStageConfig:
+    """Settings of rule `routing_states`."""
+
+    backbone: BackboneConfig
+    """Whose layer k."""
+    resources: str
+    """Folder of the shared resources."""
+    domains: tuple[str, ...]
+    """Domain names, in order."""
+    batch: int
+    """Chunks a pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceStageConfig:
+    """Settings of rule `routing_trace`."""
+
+    backbone: BackboneConfig
+    """Whose layer k."""
+    resources: str
+    """Folder of the shared resources."""
+    domains: tuple[str, ...]
+    """Domain names, in order."""
+    pair: tuple[str, str]
+    """Domains A and B."""
+    seed: int
+    """Seed of shuffled segments."""
+    seeds: tuple[int, ...]
+    """Mixer seeds."""
+    protocol: ProtocolConfig
+    """Sequences."""
+    runs: dict[str, RunConfig]
+    """Which mixer is read on which sequences."""
+
+    def pair_index(self) -> tuple[int, int]:
+        """Return the columns of domains A and B."""
+        return self.domains.index(self.pair[0]), self.domains.index(self.pair[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureStageConfig:
+    """Settings of rules `hysteresis` and `fatigue`."""
+
+    domains: tuple[str, ...]
+    """Domain names, in order."""
+    pair: tuple[str, str]
+    """Domains A and B."""
+    seeds: tuple[int, ...]
+    """Mixer seeds."""
+    protocol: ProtocolConfig
+    """Metrics."""
+    runs: dict[str, RunConfig]
+    """Runs."""
+    original: OriginalConfig
+    """The source's protocol."""
+
+    def pair_index(self) -> tuple[int, int]:
+        """Return the columns of domains A and B."""
+        return self.domains.index(self.pair[0]), self.domains.index(self.pair[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptersStageConfig:
+    """Settings of rule `routing_adapters`."""
+
+    domains: tuple[str, ...]
+    """Domain names, in order."""
+    adapters: AdaptersConfig
+    """Adapter runs."""
+    resamples: int
+    """Bootstrap resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalStageConfig:
+    """Settings of rule `routing_original`."""
+
+    backbone: BackboneConfig
+    """Which model generates."""
+    resources: str
+    """Folder of the shared resources."""
+    domains: tuple[str, ...]
+    """Domain names, in order."""
+    pair: tuple[str, str]
+    """Domains A and B."""
+    seeds: tuple[int, ...]
+    """Mixer and sampling seeds."""
+    original: OriginalConfig
+    """The source's protocol."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedStageConfig:
+    """Settings of rule `routing_model`."""
+
+    backbone: BackboneConfig
+    """Which model is mixed on."""
+    resources: str
+    """Folder of the shared resources."""
+    domains: tuple[str, ...]
+    """Domain names, in order."""
+    seeds: tuple[int, ...]
+    """Mixer seeds; the adapters are those of the first adapter seed."""
+    batch: int
+    """Chunks a pass."""

@@ -1,0 +1,145 @@
+"""All settings of the pipeline as one frozen tree, checked before the first job runs.
+
+Only the Snakefile, `cli.py` and tests import this module: a script builds its own block, so that
+an edit elsewhere reruns nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mneme.core.assets import AssetsConfig
+from mneme.core.backbones import BackboneConfig
+from mneme.core.config import ConfigError, build, require
+from mneme.routing.config import RoutingConfig
+
+_HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[0-9a-f]{40}))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherBackboneConfig:
+    """How a backbone is used that is given as a hub id or a directory, not by a catalogue name."""
+
+    init: Literal["pretrained", "random"]
+    """random: weights drawn from the architecture's own initialiser; speed and memory only."""
+    dtype: Literal["float32", "bfloat16"]
+    """Precision of the frozen weights."""
+    gate_layer: int
+    """Layer k whose output the Time Mixer reads; adapters sit above it (0 = embeddings)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything in `config/*.yaml`."""
+
+    results: str
+    """Output folder; one per backbone or size, so that nothing is overwritten."""
+    resources: str
+    """Folder of wheels, corpora and models, shared by all sizes."""
+    device: Literal["auto", "cpu", "cuda"]
+    """Where torch computes; cuda never falls back to the CPU."""
+    threads: int
+    """Threads of each computing job, at least 1; results are identical for equal threads."""
+    backbone: str
+    """A name of `backbones`, a hub id (org/name, or org/name@commit), or a directory."""
+    backbones: dict[str, BackboneConfig]
+    """Catalogue of frozen language models."""
+    contexts: dict[str, int]
+    """Positions that each backbone of the catalogue can read, tokens; only checked, never used."""
+    other_backbone: OtherBackboneConfig
+    """How a `backbone` outside the catalogue is used."""
+    assets: AssetsConfig
+    """Wheels, model and corpora of the embedded default."""
+    routing: RoutingConfig
+    """Room `routing`."""
+
+    def __post_init__(self) -> None:
+        for name in ("results", "resources"):
+            require(getattr(self, name).strip() != "", name, "a folder", getattr(self, name))
+        apart = Path(self.results).resolve() != Path(self.resources).resolve()
+        require(apart, "results", "a folder other than resources", self.results)
+        require(self.threads >= 1, "threads", "at least 1", self.threads)
+        known = set(self.contexts) <= set(self.backbones)
+        require(known, "contexts", f"by names out of {sorted(self.backbones)}", self.contexts)
+        if self.backbone in self.contexts:
+            _refuse_overlong(self.routing, self.backbone, self.contexts[self.backbone])
+
+    @property
+    def chosen(self) -> BackboneConfig:
+        """Return the catalogue entry of the chosen backbone."""
+        return self.backbones[self.backbone]
+
+
+def _refuse_overlong(routing: RoutingConfig, backbone: str, context: int) -> None:
+    """Raise ConfigError when a sequence of the room is longer than the backbone's context."""
+    ends = 2 * routing.protocol.segment_tokens
+    lengths = {
+        "protocol.dwell_tokens": ends + max(routing.protocol.dwell_tokens),
+        "protocol.segment_tokens": ends + routing.protocol.segment_tokens,
+        "original.dwell_tokens": ends + max(routing.original.dwell_tokens),
+        "original.new_tokens": routing.original.new_tokens,
+        "prepare.chunk_tokens": routing.prepare.chunk_tokens,
+        "prepare.loss_tokens": routing.prepare.loss_tokens,
+    }
+    for name, run in routing.adapters.runs.items():
+        lengths[f"adapters.runs.{name}.tokens"] = run.tokens
+    for key, tokens in lengths.items():
+        rule = f"shorter: its sequences must fit the {context} tokens of {backbone}'s context"
+        require(tokens <= context, f"routing.{key}", rule, f"{tokens} tokens in all")
+
+
+def load_settings(config: Mapping[str, Any]) -> Settings:
+    """Build and check all settings.
+
+    Parameters
+    ----------
+    config : mapping
+        Snakemake's merged `config`.
+
+    Returns
+    -------
+    Settings
+        `backbone` is always a name of `backbones`: a hub id `org/name` or a directory `path/name`
+        becomes an entry `org--name` or `local--name`, made with `other_backbone`. Its revision is
+        None (the newest commit) unless given as `org/name@commit`.
+
+    Raises
+    ------
+    ConfigError
+        In one sentence: the key, the rule and the value.
+    """
+    settings = build(Settings, config, where="config")
+    if settings.backbone not in settings.backbones:
+        name, entry = _other(settings.backbone, settings)
+        backbones = {**config["backbones"], name: entry}
+        settings = build(
+            Settings, {**config, "backbone": name, "backbones": backbones}, where="config"
+        )
+    return settings
+
+
+def _other(choice: str, settings: Settings) -> tuple[str, dict[str, Any]]:
+    """Return name and catalogue entry of a backbone given as hub id or directory."""
+    use = settings.other_backbone
+    entry = {"init": use.init, "dtype": use.dtype, "gate_layer": use.gate_layer}
+    directory = Path(choice).expanduser()
+    if choice and directory.is_dir():
+        holds = (directory / "config.json").is_file()
+        require(
+            holds, "config.backbone", "a directory that holds config.json of a saved model", choice
+        )
+        entry |= {"source": "local", "name": str(directory), "revision": None, "license_url": ""}
+        return f"local--{directory.resolve().name}", entry
+    hub = _HUB_ID.fullmatch(choice)
+    if hub is None:
+        raise ConfigError(
+            f"config.backbone must be one of {', '.join(sorted(settings.backbones))}, a hub id "
+            f"(org/name or org/name@commit) or an existing directory, got {choice!r}"
+        )
+    page = f"https://huggingface.co/{hub['name']}"
+    entry |= {"source": "hub", "name": hub["name"], "revision": hub["revision"]}
+    return hub["name"].replace("/", "--"), {**entry, "license_url": page}

@@ -1,0 +1,1 @@
+"""Intervals, tests, multiplicity, censored lags, and the one result row type."""

@@ -1,0 +1,221 @@
+"""All five sizes build; every mistake in them ends in one sentence before the first job."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from mneme.cli import main
+from mneme.core.config import ConfigError, build, describe, fingerprint, plain
+from mneme.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+SIZES = ["default", "smoke", "fast", "long", "gpu"]
+
+
+def read(name):
+    return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def config_of(size):
+    """Return the configuration that Snakemake hands to the Snakefile."""
+    config: dict = {}
+    for path in re.findall(
+        r'^configfile: "config/(\w+)\.yaml"', (ROOT / "Snakefile").read_text(), re.M
+    ):
+        update_config(config, read(path))
+    if size != "default":
+        update_config(config, read(size))
+    return config
+
+
+@pytest.fixture
+def config():
+    return copy.deepcopy(config_of("default"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_builds_and_can_be_written_out_again(size):
+    settings = load_settings(config_of(size))
+    assert build(Settings, plain(settings), where="config") == settings
+    assert settings.chosen == settings.backbones[settings.backbone]
+
+
+def test_the_sizes_differ_and_write_to_folders_of_their_own():
+    built = [load_settings(config_of(size)) for size in SIZES]
+    assert len({fingerprint(settings.routing) for settings in built}) == len(SIZES)
+    assert len({settings.results for settings in built}) == len(SIZES)
+
+
+def test_the_fast_mode_is_the_sources():
+    for run in load_settings(config_of("fast")).routing.adapters.runs.values():
+        assert (run.samples, run.tokens, run.epochs, run.batch) == (50, 32, 1, 8)
+        assert run.learning_rate == 1e-4
+
+
+def test_the_default_has_what_the_protocol_asks_for():
+    routing = load_settings(config_of("default")).routing
+    assert routing.protocol.tuples >= 50
+    assert len(routing.seeds) >= 3
+    assert len(routing.protocol.dwell_tokens) == 8
+    assert routing.protocol.threshold == 0.9
+    assert routing.protocol.run_tokens == 3
+    assert (routing.adapters.rank, routing.adapters.alpha) == (8, 16.0)
+    assert len(load_settings(config_of("gpu")).routing.seeds) >= 5
+    runs = (
+        "ours token ema_oracle ema untrained shuffled_labels reset aa bab blocked shuffled_b probe"
+    )
+    assert set(runs.split()) <= set(routing.runs)
+
+
+def test_every_key_is_explained():
+    assert [doc.key for doc in describe(Settings) if not doc.doc.strip()] == []
+
+
+def edit(config, address, value):
+    *path, last = address.split(".")
+    for step in path:
+        config = config[step]
+    config[last] = value
+
+
+def test_an_unknown_key_is_named_with_the_nearest_known_one(config):
+    edit(config, "routing.protocol.tupels", 4)
+    with pytest.raises(ConfigError, match=r"config\.routing\.protocol\.tupels .* 'tuples'\?"):
+        load_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("address", "value", "sentence"),
+    [
+        ("threads", 0, "config.threads must be at least 1, got 0"),
+        ("device", "tpu", "config.device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"),
+        ("results", "", "config.results must be a folder, got ''"),
+        ("results", "resources/", "config.results must be a folder other than resources"),
+        (
+            "routing.domains",
+            [{"name": "shakespeare", "corpus": "shakespeare"}],
+            "config.routing.domains must be a list of at least two domains",
+        ),
+        ("routing.domains", [], "config.routing.domains must be a list of at least two domains"),
+        (
+            "routing.domains",
+            [{"name": "python", "corpus": "shakespeare"}, {"name": "python", "corpus": "python"}],
+            "config.routing.domains must be distinct names",
+        ),
+        ("routing.pair", ["python", "python"], "config.routing.pair must be two different names"),
+        ("routing.pair", ["python", "latin"], "config.routing.pair must be two different names"),
+        ("routing.seeds", [], "config.routing.seeds must be a list of at least one seed"),
+        ("routing.seeds", [1, 1], "config.routing.seeds must be distinct"),
+        ("routing.adapters.headline", "x", "config.routing.adapters.headline must be one of"),
+        ("routing.adapters.rank", 0, "config.routing.adapters.rank must be at least 1, got 0"),
+        ("routing.runs.aa.mixer", "nobody", "config.routing.runs.aa.mixer must be one of"),
+        ("routing.runs.aa.control_of", "nobody", "config.routing.runs.aa.control_of must be null"),
+        ("routing.protocol.threshold", 0.42, "config.routing.protocol.threshold must be in [0.5"),
+        ("routing.protocol.threshold", 0.91, "config.routing.protocol.thresholds must be holding"),
+        ("routing.protocol.dwell_tokens", [64, 16, 32], "dwell_tokens must be at least 3 increas"),
+        ("routing.protocol.dwell_tokens", [8, 16], "dwell_tokens must be at least 3 increasing"),
+        ("routing.mixers.ours.decay", 1.0, "config.routing.mixers.ours.decay must be in [0, 1)"),
+        ("routing.adapters.runs.sleep.learning_rate", "1e-4", "write 1.0e-4"),
+        ("contexts", {"nobody": 1}, "config.contexts must be by names out of ['gpt2'"),
+    ],
+)
+def test_every_mistake_is_one_sentence(config, address, value, sentence):
+    edit(config, address, value)
+    with pytest.raises(ConfigError) as error:
+        load_settings(config)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_dwell_longer_than_the_context_is_refused(config):
+    lengths = [16, 64, 1024]
+    edit(config, "routing.protocol.dwell_tokens", lengths)
+    load_settings(config)
+    config["backbone"] = "gpt2"
+    with pytest.raises(ConfigError) as error:
+        load_settings(config)
+    assert str(error.value) == (
+        "config.routing.protocol.dwell_tokens must be shorter: its sequences must fit the 1024 "
+        "tokens of gpt2's context, got '1152 tokens in all'"
+    )
+    edit(config, "routing.protocol.dwell_tokens", [16, 64, 1024 - 128])
+    load_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("choice", "revision"), [("org/name", None), (f"org/name@{'a1' * 20}", "a1" * 20)]
+)
+def test_a_hub_id_becomes_a_backbone_of_its_own(config, choice, revision):
+    config["backbone"] = choice
+    settings = load_settings(config)
+    assert settings.backbone == "org--name"
+    assert settings.chosen.source == "hub"
+    assert settings.chosen.name == "org/name"
+    assert settings.chosen.revision == revision
+    assert settings.chosen.gate_layer == config["other_backbone"]["gate_layer"]
+    assert "org/name" in settings.chosen.license_url
+
+
+def test_a_directory_becomes_a_backbone_of_its_own(config, tmp_path):
+    folder = tmp_path / "gpt2"
+    folder.mkdir()
+    config["backbone"] = str(folder)
+    with pytest.raises(ConfigError, match=r"must be a directory that holds config\.json"):
+        load_settings(config)
+    (folder / "config.json").write_text("{}")
+    settings = load_settings(config)
+    assert settings.backbone == "local--gpt2"
+    assert settings.chosen.source == "local"
+    assert settings.chosen.name == str(folder)
+    assert settings.backbones["gpt2"].source == "hub"
+
+
+@pytest.mark.parametrize("choice", ["nobody", "", "/not/there", "a/b/c", "org/name@main", "../x"])
+def test_any_other_backbone_is_refused_with_the_choices(config, choice):
+    config["backbone"] = choice
+    with pytest.raises(
+        ConfigError, match=r"must be one of gpt2, .* hub id \(org/name or .*director"
+    ):
+        load_settings(config)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_mneme_config_explains_every_key_of_every_size(size, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert main(["config", "--configfile", f"config/{size}.yaml"]) == 0
+    text = capsys.readouterr().out
+    heads = [line for line in text.splitlines() if line and not line.startswith(" ")]
+    assert len(heads) == len(describe(Settings))
+    tuples = load_settings(config_of(size)).routing.protocol.tuples
+    meaning = "Text tuples (A1, B, A2, ...) from the test split."
+    assert f"routing.protocol.tuples  (int)\n    {meaning}\n    = {tuples}\n" in text
+
+
+def test_mneme_config_narrows_to_a_prefix(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert main(["config", "routing.mixers.ema.decay"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "    = 0.9"
+    assert main(["config", "routing.domains[1].name"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == '    = "python"'
+    assert main(["config", "routing.nothing"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "mneme: no key is named 'routing.nothing': `mneme config` lists all\n"
+    )
+
+
+def test_mneme_config_outside_the_clone_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["config"]) == 1
+    assert "is missing: run mneme in the clone's root folder" in capsys.readouterr().err
+    (tmp_path / "config").mkdir()
+    for name in ("assets", "config"):
+        (tmp_path / "config" / f"{name}.yaml").write_text("a: [")
+    assert main(["config"]) == 1
+    assert "assets.yaml is not YAML: " in capsys.readouterr().err

@@ -1,0 +1,207 @@
+"""The summary gathers headline files, refuses stale ones, and keeps the source's keys."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mneme.core.artefacts import write_json
+from mneme.report.summary import refuse_stale, summarise, table, validate
+
+
+def row(metric, value, **further):
+    frame = dict.fromkeys(("low", "high", "n", "seed", "control_of", "reason"))
+    return {"metric": metric, "value": value, "unit": "tokens", **frame, **further}
+
+
+def headline(phase, runs, *, code="a" * 16, device="cpu", seconds=1.5, **provenance):
+    facts = {"device": device, "versions": {"python": "3.11.7", "torch": "2.13.0"}}
+    return {
+        "phase": phase,
+        "code": code,
+        "config": {"x": 1},
+        "provenance": {**facts, "peak_memory_mb": 100.0, **provenance},
+        "seconds": seconds,
+        "runs": runs,
+        "published": {"switch_lag_BA": 9},
+    }
+
+
+ORIGINAL = {
+    "rows": [row("switch_lag_BA", 9.0)],
+    "published_keys": {
+        "hysteresis": {"test_aba": {"switch_lag_AB": 0, "switch_lag_BA": 9}},
+        "timing": {"phase5_hysteresis_sec": 15.25},
+    },
+}
+OURS = {
+    "rows": [
+        row("switch_lag_BA", 5.5, low=4.0, high=7.0, n=50),
+        row("switch_lag_BA", 5.0, seed=0),
+        row("switch_lag_BA@0.99", 8.0),
+        row("return_gap", None, reason="one text only"),
+    ]
+}
+CONTROL = {"rows": [row("switch_lag_BA", 0.5, control_of="ours")]}
+
+
+@pytest.fixture
+def headlines():
+    fatigue = {"rows": [], "published_keys": {"timing": {"phase6_fatigue_sec": 4.5}}}
+    return copy.deepcopy(
+        {
+            "env": headline("env", {"env": {"rows": []}}, device=None, peak_memory_mb=250.0),
+            "hysteresis": headline(
+                "hysteresis", {"original": ORIGINAL, "ours": OURS, "token": CONTROL}
+            ),
+            "fatigue": headline("fatigue", {"original": fatigue}, seconds=2.0),
+        }
+    )
+
+
+BACKBONE = {"source": "hub", "name": "a/b", "revision": None, "init": "random", "dtype": "float32"}
+
+
+def summary_of(headlines, **change):
+    given = {
+        "code": "b" * 16,
+        "expected": dict.fromkeys(headlines, "a" * 16),
+        "backbone": BACKBONE,
+        "config_hash": "c" * 16,
+        "commit": {"commit": None, "dirty": None, "reason": "no git"},
+    }
+    return summarise(headlines, **{**given, **change})
+
+
+def test_values_times_memory_and_provenance_are_gathered(headlines):
+    summary = summary_of(headlines)
+    value = summary["values"]["hysteresis"]["ours"]["switch_lag_BA"]
+    assert value == {
+        "value": 5.5,
+        "low": 4.0,
+        "high": 7.0,
+        "n": 50,
+        "unit": "tokens",
+        "control_of": None,
+        "reason": None,
+    }
+    assert summary["values"]["hysteresis"]["ours"]["return_gap"]["reason"] == "one text only"
+    assert summary["values"]["hysteresis"]["token"]["switch_lag_BA"]["control_of"] == "ours"
+    assert summary["seconds"] == 5.0
+    assert summary["peak_memory_mb"] == 250.0
+    assert summary["device"] == "cpu"
+    assert summary["versions"] == {"python": "3.11.7", "torch": "2.13.0"}
+    assert summary["phases"]["fatigue"]["seconds"] == 2.0
+    assert summary["phases"]["hysteresis"]["published"] == {"switch_lag_BA": 9}
+    assert summary["model_name"] == "a/b"
+    assert summary["config_hash"] == "c" * 16
+    validate(json.loads(json.dumps(summary, allow_nan=False)), "summary", name="summary.json")
+
+
+def test_the_sources_own_keys_stand_at_their_own_addresses(headlines):
+    summary = summary_of(headlines)
+    assert summary["hysteresis"] == {"test_aba": {"switch_lag_AB": 0, "switch_lag_BA": 9}}
+    assert summary["timing"] == {
+        "phase5_hysteresis_sec": 15.25,
+        "phase6_fatigue_sec": 4.5,
+        "total_sec": 19.75,
+    }
+    assert summary["torch_version"] == "2.13.0"
+
+
+def test_versions_that_differ_between_phases_are_shown_not_hidden(headlines):
+    headlines["env"]["provenance"]["versions"]["python"] = "3.12.1"
+    assert summary_of(headlines)["versions"]["python"] == "3.12.1, 3.11.7"
+
+
+def test_it_works_from_the_first_day_on(headlines):
+    summary = summary_of({"env": headlines["env"]})
+    assert summary["timing"] == {}
+    assert summary["device"] is None
+    assert summary["torch_version"] == "2.13.0"
+
+
+def test_stale_headline_files_are_refused_by_name(headlines):
+    expected = {"env": "a" * 16, "hysteresis": "d" * 16, "fatigue": "e" * 16}
+    with pytest.raises(ValueError, match=r"^hysteresis.json, fatigue.json: stale, .* delete them"):
+        summary_of(headlines, expected=expected)
+    refuse_stale(headlines, dict.fromkeys(headlines, "a" * 16))
+
+
+def test_phases_that_disagree_about_a_sources_key_are_refused(headlines):
+    keys = headlines["fatigue"]["runs"]["original"]["published_keys"]
+    keys["timing"]["phase5_hysteresis_sec"] = 1.0
+    with pytest.raises(ValueError, match=r"timing.phase5_hysteresis_sec is 1.0 here and 15.25"):
+        summary_of(headlines)
+
+
+@pytest.mark.parametrize("key", ["phase", "values", "backbone"])
+def test_a_sources_key_that_would_hide_one_of_ours_is_refused(headlines, key):
+    headlines["fatigue"]["runs"]["original"]["published_keys"][key] = {"x": 1}
+    with pytest.raises(ValueError, match=f"{key} is a key of the summary itself"):
+        summary_of(headlines)
+
+
+def test_a_metric_named_twice_is_refused(headlines):
+    headlines["hysteresis"]["runs"]["ours"]["rows"].append(row("switch_lag_BA", 1.0))
+    with pytest.raises(ValueError, match="run 'ours' names a metric twice"):
+        summary_of(headlines)
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        (lambda h: h.pop("seconds"), "'seconds' is a required property"),
+        (lambda h: h.update(extra=1), "extra"),
+        (lambda h: h.update(code="xyz"), "code"),
+        (lambda h: h.update(runs={}), "runs"),
+        (lambda h: h["runs"].update({"Bad Name": {"rows": []}}), "Bad Name"),
+        (lambda h: h["runs"]["ours"]["rows"][0].pop("seed"), "'seed' is a required property"),
+        (lambda h: h["runs"]["ours"]["rows"][0].update(value="9"), "rows"),
+        (lambda h: h["runs"]["ours"]["rows"][3].update(reason=None), "reason"),
+        (lambda h: h["provenance"].pop("versions"), "versions"),
+    ],
+)
+def test_the_headline_schema_names_what_is_wrong(headlines, damage, where):
+    good = headlines["hysteresis"]
+    validate(good, "headline", name="hysteresis.json")
+    damage(good)
+    with pytest.raises(ValueError, match=r"hysteresis.json breaks the headline schema") as error:
+        validate(good, "headline", name="hysteresis.json")
+    assert where in str(error.value)
+
+
+def test_the_table_shows_what_is_no_control_and_no_curve(headlines):
+    text = table(summary_of(headlines))
+    lines = text.splitlines()
+    assert "hysteresis  ours      switch_lag_BA  5.5 [4, 7] tokens          n=50" in lines
+    assert "hysteresis  ours      return_gap     undefined (one text only)" in lines
+    assert lines[-1] == "... and 2 more (controls, curves): add --all"
+    assert "token" in table(summary_of(headlines), all_rows=True)
+
+
+def test_the_command_prints_the_table_without_torch(headlines, tmp_path):
+    write_json(tmp_path / "summary.json", summary_of(headlines))
+    program = (
+        "import sys; from mneme.cli import main\n"
+        f"status = main(['summary', {str(tmp_path)!r}])\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert "5.5 [4, 7] tokens" in done.stdout
+
+
+def test_the_command_says_what_to_do_without_results(tmp_path, capsys):
+    from mneme.cli import main
+
+    assert main(["summary", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.endswith("summary.json is missing: run snakemake again to make it\n")
+    assert shown.out == ""

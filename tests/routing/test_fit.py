@@ -1,0 +1,401 @@
+import json
+import runpy
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mneme.core import checkpoints
+from mneme.core.artefacts import read_json, write_arrays
+from mneme.core.config import ConfigError, build, plain
+from mneme.nn.head import head_weight
+from mneme.nn.split import lower, upper
+from mneme.routing.config import AdapterFitConfig
+from mneme.routing.fit import Course, Parts, fitted_adapters
+from mneme.routing.lora import adapter_parameters, attached, save_adapters
+
+CPU = torch.device("cpu")
+SCRIPT = Path(__file__).parents[2] / "workflow" / "scripts" / "routing_adapter_fit.py"
+PAIR, TRIPLE = ("one", "two"), ("one", "two", "six")
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def settings(domains=PAIR, gate_layer=1, adapters=None, **run):
+    return build(
+        AdapterFitConfig,
+        {
+            "backbone": {
+                "source": "local",
+                "name": "tiny",
+                "revision": None,
+                "init": "random",
+                "dtype": "float32",
+                "gate_layer": gate_layer,
+                "license_url": "",
+            },
+            "resources": "unused",
+            "adapters": {
+                "rank": 4,
+                "alpha": 8.0,
+                "target_modules": ALL,
+                "sleep_weight": 0.5,
+                "sleep_temperature": 2.0,
+                "seeds": [0],
+            }
+            | (adapters or {}),
+            "name": "test",
+            "run": {
+                "protect": "none",
+                "samples": 10,
+                "tokens": 12,
+                "epochs": 2,
+                "batch": 4,
+                "learning_rate": 1e-2,
+                "above_gate": True,
+            }
+            | run,
+            "domains": list(domains),
+        },
+        where="test",
+    )
+
+
+@pytest.fixture(name="tokens", scope="module")
+def _tokens():
+    return planted_tokens()
+
+
+def planted_tokens():
+    """Every domain draws its words from eight of its own, so that it shows in every word."""
+    generator = np.random.default_rng(0)
+    words = generator.permutation(128)
+    return {
+        f"{domain}.{part}": words[8 * i + generator.integers(0, 8, (n, 16))].astype(np.int32)
+        for i, domain in enumerate(TRIPLE)
+        for part, n in (("train", 12), ("loss", 6))
+    }
+
+
+class Fit:
+    """Fits the tiny model, and keeps what is left after the context."""
+
+    def __init__(self, base, tokens, folder, config, *, seed=0, log=lambda line: None):
+        options = {
+            "seed": seed,
+            "device": CPU,
+            "checkpoint": folder / "checkpoint",
+            "fingerprint": "f",
+        }
+        with fitted_adapters(base, tokens, config, **options, log=log) as fitted:
+            self.weights = {
+                d: {k: p.clone() for k, p in adapter_parameters(fitted.model, d).items()}
+                for d in config.domains
+            }
+            self.losses, self.history = fitted.losses, fitted.history
+            ids = torch.arange(20)[None]
+            self.logits = {}
+            for d in config.domains:
+                fitted.model.set_adapter(d)
+                self.logits[d] = fitted.model(ids).logits.detach()
+            save_adapters(fitted.model, folder / "adapters", base_name="tiny")
+        checkpoints.remove(folder / "checkpoint")
+
+    def forgetting(self, old="one", new="two"):
+        return np.mean(self.losses[new][old]) - np.mean(self.losses[old][old])
+
+
+def same(first, second):
+    """Whether all tensors of two fits are equal bit for bit."""
+    assert first.weights.keys() == second.weights.keys()
+    return all(
+        torch.equal(tensor, second.weights[d][key])
+        for d, part in first.weights.items()
+        for key, tensor in part.items()
+    )
+
+
+def course_of(stack, base, tokens, config):
+    k = config.backbone.gate_layer if config.run.above_gate else 0
+    model = stack.enter_context(
+        attached(base, config.adapters, config.domains, first_layer=k, seed=0)
+    )
+    for domain in config.domains:  # B = 0 would hide the gradient of A
+        for parameter in adapter_parameters(model, domain).values():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
+    parts = Parts(model, lower(base, k), upper(base, k), head_weight(base), 4, CPU)
+    chunks = {d: torch.from_numpy(tokens[f"{d}.train"][:10, :12].astype(np.int64)) for d in PAIR}
+    return Course(parts, chunks, config, seed=0), chunks
+
+
+@pytest.mark.parametrize("above_gate", [True, False])
+def test_loss_and_gradients_equal_the_full_model_with_the_same_adapters(
+    tiny_llama, tokens, above_gate
+):
+    config = settings(above_gate=above_gate)
+    with ExitStack() as stack:
+        course, chunks = course_of(stack, tiny_llama, tokens, config)
+        model = course.parts.model
+        course.begin("one")
+        rows = course.rows_of("one", 0)
+        loss = course.learn(course.h["one"][rows], course.ids["one"][rows])
+        parameters = adapter_parameters(model, "one")
+        ours = {key: p.grad.clone() for key, p in parameters.items()}
+        model.zero_grad()
+        ids = chunks["one"][rows]
+        expected = model(ids, labels=ids).loss
+        expected.backward()
+        assert loss == pytest.approx(expected.item(), abs=1e-5)
+        layers = 3 if above_gate else 4
+        assert len(ours) == layers * len(ALL) * 2
+        for key, parameter in parameters.items():
+            assert parameter.grad.abs().max() > 0
+            torch.testing.assert_close(ours[key], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_adapters_load_in_peft_and_the_backbone_is_as_before(tiny_llama, tokens, tmp_path):
+    from peft import PeftModel
+
+    ids = torch.arange(20)[None]
+    before, names = tiny_llama(ids).logits, list(tiny_llama.state_dict())
+    fit = Fit(tiny_llama, tokens, tmp_path, settings())
+    assert torch.equal(tiny_llama(ids).logits, before)
+    assert list(tiny_llama.state_dict()) == names
+    assert not any(p.requires_grad for p in tiny_llama.parameters())
+    assert (fit.logits["one"] - before).abs().max() > 1e-2
+    for domain in PAIR:
+        folder = tmp_path / "adapters" / domain
+        saved = json.loads((folder / "adapter_config.json").read_text())
+        assert saved["layers_to_transform"] == [1, 2, 3]
+        assert saved["base_model_name_or_path"] == "tiny"
+        with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):
+            loaded = PeftModel.from_pretrained(tiny_llama, folder)
+        torch.testing.assert_close(loaded(ids).logits, fit.logits[domain], rtol=0, atol=1e-5)
+        loaded.unload()
+
+
+def test_seeds(tiny_llama, tokens, tmp_path):
+    first, again, other = (
+        Fit(tiny_llama, tokens, tmp_path, settings(protect="sleep"), seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert same(first, again)
+    assert first.losses == again.losses
+    for domain, part in first.weights.items():
+        for key, tensor in part.items():
+            assert not torch.equal(tensor, other.weights[domain][key])
+
+
+def test_order_of_chunks_differs_by_seed_and_epoch_and_covers_all(tiny_llama, tokens):
+    config = settings(samples=10, batch=4, epochs=2)
+    with ExitStack() as stack:
+        course, _ = course_of(stack, tiny_llama, tokens, config)
+        assert (course.epoch_steps, course.steps) == (3, 12)
+        epochs = [[course.rows_of("one", 3 * e + i) for i in range(3)] for e in range(2)]
+        orders = [torch.cat(epoch).tolist() for epoch in epochs]
+        course.seed = 1
+        orders.append(torch.cat([course.rows_of("one", i) for i in range(3)]).tolist())
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("protect", ["sleep", "replay"])
+def test_weight_zero_equals_no_protection_bit_for_bit(tiny_llama, tokens, tmp_path, protect):
+    none = Fit(tiny_llama, tokens, tmp_path, settings())
+    zero = settings(protect=protect, adapters={"sleep_weight": 0.0})
+    off = Fit(tiny_llama, tokens, tmp_path, zero)
+    assert same(none, off)
+    assert none.losses == off.losses
+    assert off.history["domains"]["two"]["protect"][0] > 0  # it was computed
+    assert not same(none, Fit(tiny_llama, tokens, tmp_path, settings(protect=protect)))
+
+
+def test_first_domain_does_not_depend_on_protection(tiny_llama, tokens, tmp_path):
+    fits = [Fit(tiny_llama, tokens, tmp_path, settings(protect=p)) for p in ("none", "sleep")]
+    for key, tensor in fits[0].weights["one"].items():
+        assert torch.equal(tensor, fits[1].weights["one"][key])
+
+
+def test_planted_domains_are_learnt_and_protection_reduces_forgetting(tiny_llama, tokens, tmp_path):
+    tiny_llama.lm_head.weight.mul_(10)  # a random head is too flat to say anything
+    shape = {"samples": 12, "tokens": 16, "epochs": 20, "batch": 12}
+    none, sleep, replay = (
+        Fit(tiny_llama, tokens, tmp_path, settings(protect=protect, **shape))
+        for protect in ("none", "sleep", "replay")
+    )
+    for domain in PAIR:
+        assert np.mean(none.losses["base"][domain]) - np.mean(none.losses[domain][domain]) > 1
+    assert none.forgetting() > 1
+    for protected in (sleep, replay):
+        assert protected.forgetting() < 0.3 * none.forgetting()
+        assert np.mean(protected.losses["two"]["two"]) < np.mean(none.losses["base"]["two"]) - 1
+
+
+def test_three_domains_rehearse_all_earlier_ones(tiny_llama, tokens, tmp_path):
+    config = settings(domains=TRIPLE, protect="sleep", epochs=1)
+    fit = Fit(tiny_llama, tokens, tmp_path, config)
+    assert fit.losses.keys() == {"base", "one", "two", "six"}
+    assert all(part.keys() == set(TRIPLE) for part in fit.losses.values())
+    domains = fit.history["domains"]
+    assert domains["one"]["protect"] == [None] * 3
+    assert all(value > 0 for value in domains["six"]["protect"])
+
+
+def test_rehearsal_of_a_third_domain_pools_both_snapshots(tiny_llama, tokens):
+    config = settings(domains=TRIPLE, protect="sleep")
+    with ExitStack() as stack:
+        options = {"first_layer": 1, "seed": 0}
+        model = stack.enter_context(
+            attached(tiny_llama, config.adapters, config.domains, **options)
+        )
+        for domain in PAIR:
+            for key, parameter in adapter_parameters(model, domain).items():
+                if "lora_B" in key:
+                    torch.nn.init.normal_(parameter)
+        halves = lower(tiny_llama, 1), upper(tiny_llama, 1)
+        parts = Parts(model, *halves, head_weight(tiny_llama), 4, CPU)
+        chunks = {
+            d: torch.from_numpy(tokens[f"{d}.train"][:10, :12].astype(np.int64)) for d in TRIPLE
+        }
+        course = Course(parts, chunks, config, seed=0)
+        course.begin("six")
+        pool = course.rehearsal
+        assert model.active_adapter == "six"
+        for i, domain in enumerate(PAIR):
+            model.set_adapter(domain)
+            with torch.no_grad():
+                expected = model.get_base_model().model(chunks[domain]).last_hidden_state
+            got = pool.snapshot[10 * i : 10 * i + 10]
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+            assert torch.equal(pool.ids[10 * i : 10 * i + 10], chunks[domain])
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", [2, 6, 9])
+def test_killed_and_continued_equals_uninterrupted(tiny_llama, tokens, tmp_path, monkeypatch, at):
+    config = settings(protect="sleep")
+    whole = Fit(tiny_llama, tokens, tmp_path, config)
+    step = Course.step
+
+    def dies(course, index):
+        if index == at:
+            raise Killed
+        return step(course, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Course, "step", dies)
+        patch.setattr(checkpoints, "SAVE_EVERY_S", 0.0)
+        patch.setitem(checkpoints.run_steps.__kwdefaults__, "save_every_s", 0.0)
+        with pytest.raises(Killed):
+            Fit(tiny_llama, tokens, tmp_path, config)
+    lines = []
+    continued = Fit(tiny_llama, tokens, tmp_path, config, log=lines.append)
+    assert f"continuing after step {at}/12" in lines[0]
+    assert same(whole, continued)
+    assert whole.losses == continued.losses
+
+
+def test_held_out_losses_equal_a_slow_computation(tiny_llama, tokens, tmp_path):
+    fit = Fit(tiny_llama, tokens, tmp_path, settings())
+    for domain in PAIR:
+        for i, row in enumerate(tokens[f"{domain}.loss"].astype(np.int64)):
+            ids = torch.from_numpy(row)
+            logits = tiny_llama(ids[None]).logits[0].double()
+            expected = F.cross_entropy(logits[:-1], ids[1:]).item()
+            assert fit.losses["base"][domain][i] == pytest.approx(expected, abs=1e-5)
+    assert len(fit.losses["two"]["one"]) == 6
+
+
+def test_history(tiny_llama, tokens, tmp_path):
+    history = Fit(tiny_llama, tokens, tmp_path, settings()).history
+    one = history["domains"]["one"]
+    assert (len(one["loss"]), one["tokens"]) == (6, 240)
+    assert one["tokens_per_s"] == pytest.approx(240 / one["seconds"], rel=0.05)
+    widths = {"q": 32 + 32, "k": 32 + 16, "v": 32 + 16, "o": 32 + 32, "mlp": 3 * (32 + 64)}
+    assert history["parameters"] == 4 * sum(widths.values()) * 3
+    assert history["peak_memory_mib"] > 50
+    json.dumps(history, allow_nan=False)
+
+
+def test_gpt2_family(tokens, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"n_positions": 32, "n_embd": 32, "n_layer": 3, "n_head": 4}
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=128, **shape)).eval().requires_grad_(False)
+    targets = {"target_modules": ["c_attn", "c_fc"]}
+    fit = Fit(base, tokens, tmp_path, settings(adapters=targets, learning_rate=5e-3))
+    assert np.mean(fit.losses["one"]["one"]) < np.mean(fit.losses["base"]["one"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 13}, "samples must be at most 12 samples of 16 tokens for domain one"),
+        ({"tokens": 17}, "samples must be at most 12 samples of 16 tokens for domain one"),
+        (
+            {"adapters": {"target_modules": ["q_proj", "c_attn"]}},
+            r"target_modules must be linear layers of this backbone \(down_proj, .*'c_attn'",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(tiny_llama, tokens, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Fit(tiny_llama, tokens, tmp_path, settings(**changes))
+    assert not hasattr(tiny_llama, "peft_config")
+
+
+def test_one_domain_is_refused():
+    with pytest.raises(ConfigError, match="domains must be at least two distinct names"):
+        settings(domains=("one",))
+
+
+@pytest.fixture(name="job")
+def _job(tiny_llama, tokens, tmp_path, monkeypatch):
+    """What Snakemake hands to the script, with the tiny model in place of a backbone."""
+    config = settings(adapters={"seeds": [0, 3]}, protect="sleep", epochs=1)
+    backbone = SimpleNamespace(model=tiny_llama)
+    monkeypatch.setattr("mneme.nn.backbone.load", lambda *_, **__: backbone)
+    write_arrays(tmp_path / "tokens.npz", tokens)
+    folders = [tmp_path / f"seed{seed}" for seed in (0, 3)]
+
+    class Input(list):
+        tokens = str(tmp_path / "tokens.npz")
+
+    return SimpleNamespace(
+        input=Input([Input.tokens]),
+        output=SimpleNamespace(losses=[str(f / "losses.json") for f in folders]),
+        params=SimpleNamespace(config=plain(config), device="cpu", code="c0de", packages=["torch"]),
+        wildcards=SimpleNamespace(run="test"),
+        threads=1,
+        log=[str(tmp_path / "log")],
+    )
+
+
+def test_script_writes_every_seed_and_removes_its_checkpoints(job, tmp_path):
+    runpy.run_path(str(SCRIPT), init_globals={"snakemake": job})
+    for seed in (0, 3):
+        folder = tmp_path / f"seed{seed}"
+        assert {p.name for p in folder.iterdir()} == {"adapters", "losses.json", "history.json"}
+        assert (folder / "adapters" / "two" / "adapter_model.safetensors").exists()
+        assert read_json(folder / "losses.json").keys() == {"base", "one", "two"}
+        history = read_json(folder / "history.json")
+        assert (history["seed"], history["code"], history["name"]) == (seed, "c0de", "test")
+    assert read_json(tmp_path / "seed0/losses.json") != read_json(tmp_path / "seed3/losses.json")
+
+
+def test_cuda_out_of_memory_names_the_keys_to_lower(job, tmp_path, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Course, "step", exhausted)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPT), init_globals={"snakemake": job})
+    errors = [line for line in Path(job.log[0]).read_text().splitlines() if "ERROR" in line]
+    assert len(errors) == 1
+    assert "CUDA is out of memory: lower" in errors[0]

@@ -1,0 +1,91 @@
+"""Splits are disjoint by group, spans are disjoint, small corpora are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mneme.core.config import ConfigError
+from mneme.core.corpora import Document
+from mneme.routing.config import PrepareConfig
+from mneme.routing.prepare import Pool, Sizes, domain_material, split_groups
+
+CONFIG = PrepareConfig(
+    seed=0,
+    train_share=0.3,
+    calibration_share=0.3,
+    chunk_tokens=8,
+    calibration_chunks=6,
+    loss_chunks=4,
+    loss_tokens=8,
+)
+
+
+def encode(text: str) -> tuple[list[int], list[int]]:
+    """Every word is a token that is a unique number; a line starts after each newline."""
+    words = text.split()
+    return [int(word) for word in words], list(range(0, len(words), 5))
+
+
+def documents(groups: int, words: int) -> list[Document]:
+    """Number all words of the corpus, so that no token occurs twice."""
+    texts = np.arange(groups * words).reshape(groups, words)
+    return [Document(f"group{i}", " ".join(map(str, row))) for i, row in enumerate(texts)]
+
+
+def test_splits_share_no_group():
+    generator = np.random.default_rng(0)
+    texts = split_groups(documents(10, 5), CONFIG, generator=generator)
+    assert {name: len(part) for name, part in texts.items()} == {
+        "train": 3,
+        "calibration": 3,
+        "test": 4,
+    }
+    assert len({text for part in texts.values() for text in part}) == 10
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), words=st.integers(20, 60))
+def test_spans_of_every_kind_are_disjoint(seed, words):
+    pool = Pool(
+        [d.text for d in documents(8, words)],
+        encode,
+        generator=np.random.default_rng(seed),
+        name="x",
+    )
+    spans = np.concatenate([pool.take(16, 4).ravel(), pool.take(5, 6).ravel()])
+    assert len(set(spans.tolist())) == len(spans)
+
+
+def test_spans_are_contiguous_text():
+    pool = Pool(["0 1 2 3 4 5 6 7 8 9"], encode, generator=np.random.default_rng(0), name="x")
+    span = pool.take(4, 1)[0]
+    assert span[0] in (0, 5)
+    assert np.diff(span).tolist() == [1, 1, 1]
+
+
+def test_short_documents_are_joined():
+    pool = Pool(["1 2 3"] * 4, encode, generator=np.random.default_rng(0), name="x")
+    assert pool.take(10, 1).shape == (1, 10)
+
+
+def test_material_keeps_splits_apart():
+    sizes = Sizes(train_chunks=3, train_tokens=8, tuples=2, segment_tokens=8, long_tokens=16)
+    arrays, pool = domain_material(documents(12, 80), encode, CONFIG, sizes, name="x")
+    assert arrays["calibration"].shape == (6, 8)
+    parts = [set((part // 80).ravel().tolist()) for part in arrays.values()]
+    train, calibration, validation, test, loss = parts
+    assert not train & (calibration | validation | test | loss)
+    assert not (calibration | validation) & (test | loss)
+    left = pool.take(8, 2)
+    assert not set(left.ravel().tolist()) & set(arrays["loss"].ravel().tolist())
+
+
+def test_too_small_and_empty_corpora_are_refused():
+    pool = Pool(["1 2 3"], encode, generator=np.random.default_rng(0), name="plays")
+    with pytest.raises(ConfigError, match="corpus plays is too small: 2 spans of 5 tokens"):
+        pool.take(5, 2)
+    with pytest.raises(ConfigError, match="holds 0 groups"):
+        split_groups([], CONFIG, generator=np.random.default_rng(0))

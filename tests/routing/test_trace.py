@@ -1,0 +1,148 @@
+"""The shared-prefix trace against one sequence at a time, and what controls cannot see."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mneme.core.seeds import torch_generator
+from mneme.nn.split import lower
+from mneme.routing.config import MixerConfig, ProtocolConfig
+from mneme.routing.mixer import build_mixer
+from mneme.routing.sequences import fatigue_families, hysteresis_families, mixed_segment
+from mneme.routing.trace import trace_batch
+
+CPU = torch.device("cpu")
+PROTOCOL = ProtocolConfig(
+    tuples=3,
+    segment_tokens=10,
+    mix_piece_tokens=4,
+    dwell_tokens=(4, 10, 24),
+    batch=2,
+    threshold=0.9,
+    thresholds=(0.5, 0.9),
+    run_tokens=3,
+    gap_tokens=8,
+    deep_weight=0.95,
+    resamples=100,
+)
+
+
+def mixer_config(strategy: str) -> MixerConfig:
+    return MixerConfig(
+        strategy=strategy,  # type: ignore[arg-type]
+        hidden=8,
+        decay=0.7,
+        oracle_logit=4.0,
+        epochs=0,
+        labels="true",
+        init="fresh",
+    )
+
+
+def mixers(*strategies: str) -> dict[str, list[torch.nn.Module]]:
+    return {
+        name: [
+            build_mixer(
+                mixer_config(name),
+                domains=2,
+                width=32,
+                vocab=128,
+                generator=torch_generator(seed, "mixer"),
+            )
+            for seed in (0, 1)
+        ]
+        for name in strategies
+    }
+
+
+@pytest.fixture
+def tuples() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    long = {name: rng.integers(0, 128, (3, 24)) for name in ("a_long", "b_long")}
+    short = {name: rng.integers(0, 128, (3, 10)) for name in ("a1", "a2", "a_other", "b1", "b2")}
+    return {key: value.astype(np.int32) for key, value in (long | short).items()}
+
+
+def one_sequence(model, k, mixer, ids, *, labels, mask=None, positions=None) -> np.ndarray:
+    """Gate one whole sequence in one plain forward pass of the full model."""
+    ids = torch.as_tensor(ids, dtype=torch.long)[None]
+    out = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, output_hidden_states=True
+    )
+    states = out.hidden_states[k]
+    logits, _ = mixer(ids, states, labels_BT=torch.as_tensor(labels)[None])
+    return torch.softmax(logits, -1)[0].numpy()
+
+
+@torch.inference_mode()
+def test_every_context_equals_one_plain_pass_per_sequence(tiny_llama, tuples):
+    made = mixers("gating", "ema", "attention", "token", "ema_oracle")
+    wanted = {name: {"real", "same_domain", "swapped", "shuffled"} for name in made}
+    families = fatigue_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
+    found = trace_batch(lower(tiny_llama, 2), families, made, wanted, slice(0, 3), device=CPU)
+    for key, weights in found.items():
+        name, context, length = key.split("/")
+        family, n = families[context], int(length)
+        labels = np.repeat(family.domains, [10, n, 10])
+        for seed, mixer in enumerate(made[name]):
+            for text in range(3):
+                parts = (family.first[text], family.middle[text, :n], family.last[text])
+                ids = np.concatenate(parts)
+                slow = one_sequence(tiny_llama, 2, mixer, ids, labels=labels)
+                np.testing.assert_allclose(weights[seed, text], slow, atol=2e-6)
+
+
+@torch.inference_mode()
+def test_blocked_equals_an_explicit_mask_and_reset_a_lone_segment(tiny_llama, tuples):
+    made, n, size = mixers("gating"), 10, 10
+    families = fatigue_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
+    families = {"real": dataclasses.replace(families["real"], lengths=(4, n))}
+    wanted = {"gating": {"real", "blocked", "reset"}}
+    found = trace_batch(lower(tiny_llama, 2), families, made, wanted, slice(0, 3), device=CPU)
+    length = size + n + size
+    allowed = torch.ones(length, length, dtype=torch.bool).tril()
+    allowed[size + n :, size : size + n] = False
+    mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None]
+    positions = torch.arange(size + n, length)[None]
+    labels = np.repeat((0, 1, 0), [size, n, size])
+    for text in range(3):
+        ids = np.concatenate([tuples["a1"][text], tuples["b_long"][text, :n], tuples["a2"][text]])
+        mixer = made["gating"][0]
+        slow = one_sequence(tiny_llama, 2, mixer, ids, labels=labels, mask=mask)
+        np.testing.assert_allclose(found[f"gating/blocked/{n}"][0, text], slow, atol=2e-6)
+        alone = one_sequence(
+            tiny_llama, 2, mixer, tuples["a2"][text], labels=labels[-size:], positions=positions
+        )
+        np.testing.assert_allclose(found[f"gating/reset/{n}"][0, text], alone, atol=2e-6)
+    real = found[f"gating/real/{n}"]
+    assert np.abs(real - found[f"gating/blocked/{n}"])[:, :, -size:].max() > 1e-4
+
+
+@torch.inference_mode()
+def test_token_router_returns_to_exactly_the_same_weights(tiny_llama, tuples):
+    families = hysteresis_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
+    wanted = {"token": {"real", "same_domain", "other", "mixed"}}
+    found = trace_batch(
+        lower(tiny_llama, 2), families, mixers("token"), wanted, slice(0, 3), device=CPU
+    )
+    last = [weights[:, :, -10:] for weights in found.values()]
+    assert len(last) == 4
+    for other in last[1:]:
+        np.testing.assert_array_equal(last[0], other)
+
+
+def test_shuffled_prefixes_hold_the_same_tokens(tuples):
+    families = fatigue_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
+    shuffled, real = families["shuffled"].middle, families["real"].middle
+    assert (shuffled != real).any()
+    for n in PROTOCOL.dwell_tokens:
+        np.testing.assert_array_equal(np.sort(shuffled[:, :n]), np.sort(real[:, :n]))
+
+
+def test_mixed_segment_alternates_pieces_beginning_with_b():
+    mix = mixed_segment(np.zeros((1, 10)), np.ones((1, 10)), piece=4)
+    assert mix[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 1, 1]

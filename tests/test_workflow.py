@@ -1,0 +1,355 @@
+"""The real workflow in a copy of the clone: what reruns, what does not, and the smoke DAG itself.
+
+Most tests read dry runs over made-up outputs that Snakemake was told to take as finished
+(`--touch` records params and times as a real run does); the last ones run everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import modulefinder
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mneme.core.code import packages_of
+from mneme.report.summary import validate
+
+pytestmark = pytest.mark.workflow
+ROOT = Path(__file__).parents[1]
+SMOKE = ("--configfile", "config/smoke.yaml")
+RESULTS = "results/smoke"
+FITS = {"routing_adapter_fit", "routing_mixer_fit"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One job of a dry run."""
+
+    rule: str
+    wildcards: str
+    direct: bool
+    """Whether it runs for a reason of its own, not because another job makes its input anew."""
+
+
+class Clone:
+    """A copy of the working tree in which Snakemake runs with that tree's library."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+
+    def snakemake(self, *arguments, path=(), **environment):
+        """Run Snakemake; returns exit status and everything it printed."""
+        library = os.pathsep.join([*map(str, path), str(self.folder / "src")])
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": library, "HF_HUB_OFFLINE": "1", **environment},
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return done.returncode, done.stdout
+
+    def jobs(self, *arguments, path=()):
+        """Return the jobs of a dry run."""
+        status, text = self.snakemake("-n", *(arguments or SMOKE), path=path)
+        assert status == 0, text
+        found = []
+        for block in re.split(r"\n(?=\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]\n)", text)[1:]:
+            rule = re.search(r"^(?:local)?rule (\w+):", block, re.M)
+            wildcards = re.search(r"^    wildcards: (.*)$", block, re.M)
+            reason = re.search(r"^    reason: (.*)$", block, re.M)
+            assert rule, block
+            if rule[1] != "all":
+                direct = reason is not None and not reason[1].startswith("Input files updated by")
+                found.append(Job(rule[1], wildcards[1] if wildcards else "", direct))
+        assert found or "Nothing to be done" in text, text
+        return found
+
+    def pretend_finished(self):
+        """Make up every output of the smoke size and let Snakemake take it as finished."""
+        _, text = self.snakemake("--summary", *SMOKE)
+        rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
+        for row in rows:
+            if row[0] != "output_file":
+                (self.folder / row[0]).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / row[0]).write_text("made up")
+        status, text = self.snakemake("--touch", "--forceall", *SMOKE)
+        assert status == 0, text
+
+    def users(self, module):
+        """Return the rules whose scripts reach a library module, found by the standard library."""
+        rules = set()
+        for script in sorted((self.folder / "workflow/scripts").glob("*.py")):
+            finder = modulefinder.ModuleFinder(path=[str(self.folder / "src")])
+            finder.run_script(str(script))
+            if module in finder.modules:
+                rules.add(script.stem)
+        return rules
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """Return a clone in which everything is up to date."""
+    made = Clone(tmp_path_factory.mktemp("clone"))
+    made.pretend_finished()
+    return made
+
+
+@pytest.fixture
+def edit(clone):
+    """Return a function that edits a file of the clone; the edit is undone afterwards."""
+    before = {}
+
+    def change(name, function):
+        path = clone.folder / name
+        before.setdefault(path, path.read_text())
+        path.write_text(function(path.read_text()))
+
+    yield change
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def append(text):
+    return lambda content: content + text
+
+
+def test_what_is_finished_is_not_run_again(clone):
+    assert clone.jobs() == []
+
+
+def assert_exactly(rules, jobs):
+    """Check that `rules` run, and beside them only what reads what they make.
+
+    Snakemake names one reason a job: a job below another that runs is not `direct`. `summary`
+    carries the hashes of all phases, to refuse stale ones.
+    """
+    direct = {job.rule for job in jobs if job.direct} - {"summary"}
+    assert direct <= rules <= {job.rule for job in jobs}
+    assert direct or rules <= {"summary"}
+
+
+LIBRARY_FILES = [
+    "core/stage.py",
+    "report/summary.py",
+    "routing/calibrate.py",
+    "routing/hysteresis.py",
+    "stats/intervals.py",
+]
+
+
+@pytest.mark.parametrize("name", LIBRARY_FILES)
+def test_a_library_edit_reruns_exactly_the_stages_that_use_it(clone, edit, name):
+    users = clone.users("mneme." + name.removesuffix(".py").replace("/", "."))
+    assert users
+    edit(f"src/mneme/{name}", append("\nEDITED = 1\n"))
+    assert_exactly(users, clone.jobs())
+    edit(f"src/mneme/{name}", lambda content: content.replace("\nEDITED = 1\n", ""))
+    assert clone.jobs() == []
+
+
+def test_a_library_file_that_no_stage_uses_reruns_nothing(clone, edit):
+    for name in ("cli.py", "settings.py"):
+        edit(f"src/mneme/{name}", append("\nEDITED = 1\n"))
+    assert clone.jobs() == []
+
+
+def test_a_script_edit_reruns_that_rule(clone, edit):
+    edit("workflow/scripts/hysteresis.py", append("\nEDITED = 1\n"))
+    jobs = clone.jobs()
+    assert_exactly({"hysteresis"}, jobs)
+    assert {job.rule for job in jobs} == {"hysteresis", "summary"}
+
+
+def test_touching_commenting_formatting_and_documenting_rerun_nothing(clone, edit):
+    files = [*(clone.folder / "src").rglob("*.py"), *(clone.folder / "workflow").rglob("*.py")]
+    for path in files:
+        name = str(path.relative_to(clone.folder))
+        edit(name, append("\n\n\n# a comment\n'''a bare string'''\n"))
+    formatted = "rules/routing.smk"
+    edit(formatted, append("\n# a comment\n"))
+    assert clone.jobs() == []
+
+
+def test_an_edit_of_one_runs_settings_reruns_that_run_only(clone, edit):
+    overlay = "routing: {adapters: {runs: {sleep: {epochs: 3}}}}\n"
+    (clone.folder / "one.yaml").write_text(overlay)
+    jobs = clone.jobs(*SMOKE, "one.yaml")
+    fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS and job.direct}
+    assert fits == {("routing_adapter_fit", "run=sleep")}
+    (clone.folder / "one.yaml").write_text("routing: {mixers: {token: {epochs: 5}}}\n")
+    jobs = clone.jobs(*SMOKE, "one.yaml")
+    fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
+    assert fits == {("routing_mixer_fit", "mixer=token")}
+
+
+def test_reordering_and_commenting_the_settings_rerun_nothing(clone, edit):
+    def turned(value):
+        if isinstance(value, dict):
+            return {key: turned(value[key]) for key in reversed(value)}
+        return value
+
+    def reordered(content):
+        return "# a comment\n" + yaml.safe_dump(turned(yaml.safe_load(content)), sort_keys=False)
+
+    edit("config/config.yaml", reordered)
+    assert clone.jobs() == []
+
+
+def test_another_version_of_a_package_reruns_the_stages_that_import_it(clone, tmp_path):
+    record = tmp_path / "scipy-99.0.dist-info" / "METADATA"
+    record.parent.mkdir()
+    record.write_text("Metadata-Version: 2.1\nName: scipy\nVersion: 99.0\n")
+    scripts = (clone.folder / "workflow/scripts").glob("*.py")
+    users = {script.stem for script in scripts if "scipy" in packages_of(script)}
+    assert users
+    assert_exactly(users, clone.jobs(path=[tmp_path]))
+    assert clone.jobs() == []
+
+
+def test_a_single_target_runs_exactly_what_it_needs(clone):
+    jobs = {job.rule for job in clone.jobs(*SMOKE, "--forceall", f"{RESULTS}/fatigue.json")}
+    assert {"fatigue", "routing_trace", "routing_mixer_fit", "routing_states"} <= jobs
+    assert not {"hysteresis", "routing_adapters", "routing_mixer", "summary"} & jobs
+
+
+@pytest.mark.parametrize(
+    ("size", "ceiling"), [("smoke", 80), ("fast", 160), (None, 160), ("long", 160), ("gpu", 160)]
+)
+def test_the_dag_stays_under_its_ceiling_of_jobs(clone, size, ceiling):
+    overlay = ("--configfile", f"config/{size}.yaml") if size else ()
+    count = len(clone.jobs("--forceall", *overlay))
+    assert 10 < count <= ceiling
+
+
+def test_parsing_imports_no_torch(clone, tmp_path):
+    probe = tmp_path / "probe"
+    probe.mkdir()
+    (probe / "sitecustomize.py").write_text(
+        "import atexit, os, sys\n"
+        "heavy = {'torch', 'transformers', 'peft', 'scipy', 'matplotlib', 'statsmodels'}\n"
+        "def write():\n"
+        "    with open(os.environ['PROBE'], 'a') as handle:\n"
+        "        names = sorted(heavy & set(sys.modules))\n"
+        "        handle.write(f\"{'snakemake' in sys.modules} {names}\\n\")\n"
+        "atexit.register(write)\n"
+    )
+    seen = tmp_path / "seen"
+    status, text = clone.snakemake("-n", "--forceall", *SMOKE, path=[probe], PROBE=str(seen))
+    assert status == 0, text
+    assert "True []" in seen.read_text().splitlines()
+    assert not re.search("torch|transformers|peft", seen.read_text())
+
+
+def test_lint_has_nothing_to_say(clone):
+    status, text = clone.snakemake("--lint")
+    assert status == 0, text
+    assert "Congratulations" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("routing={tuples: 3}", "config.routing.tuples is not a known key"),
+        ("routing={domains: [{name: python, corpus: python}]}", "a list of at least two domains"),
+    ],
+)
+def test_a_wrong_setting_stops_before_the_first_job(clone, setting, sentence):
+    status, text = clone.snakemake("-n", *SMOKE, "--config", setting)
+    assert status != 0
+    assert sentence in text
+    assert "Job stats" not in text
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a clone in which the smoke size has really run, and what the run printed."""
+    made = Clone(tmp_path_factory.mktemp("smoke"))
+    wheels = ROOT / "resources" / "wheels"  # downloaded once, checked against the lock each time
+    wheels.mkdir(parents=True, exist_ok=True)
+    (made.folder / "resources").mkdir()
+    (made.folder / "resources" / "wheels").symlink_to(wheels)
+    status, text = made.snakemake(*SMOKE)
+    assert status == 0, text
+    return made, text
+
+
+HEADLINES = ("env", "model", "adapters", "mixer", "hysteresis", "fatigue")
+
+
+@pytest.mark.parametrize("phase", HEADLINES)
+def test_every_headline_file_has_the_frame(finished, phase):
+    text = (finished[0].folder / RESULTS / f"{phase}.json").read_text()
+    content = json.loads(text, parse_constant=lambda constant: pytest.fail(constant))
+    validate(content, "headline", name=f"{phase}.json")
+    assert content["phase"] == phase
+
+
+def test_the_summary_has_everything_and_the_sources_keys(finished):
+    summary = json.loads((finished[0].folder / RESULTS / "summary.json").read_text())
+    validate(summary, "summary", name="summary.json")
+    assert set(summary["phases"]) == set(HEADLINES)
+    assert {"switch_lag_AB", "switch_lag_BA", "return_gap_cosine_distance"} <= set(
+        summary["hysteresis"]["test_aba"]
+    )
+    assert {"deep_crystallization", "switch_lag"} <= set(summary["fatigue"]["correlations"])
+    assert {"model_load_sec", "phase5_hysteresis_sec", "total_sec"} <= set(summary["timing"])
+    assert all(phase["peak_memory_mb"] > 0 for phase in summary["phases"].values())
+
+
+@pytest.mark.parametrize("phase", ["adapters", "mixer", "hysteresis", "fatigue"])
+def test_a_phase_with_pictures_has_both_forms(finished, phase):
+    svg = (finished[0].folder / RESULTS / f"{phase}.svg").read_text()
+    assert "<svg" in svg
+    png = (finished[0].folder / RESULTS / f"{phase}.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+
+
+def test_a_second_run_does_nothing(finished):
+    assert finished[0].jobs() == []
+    status, text = finished[0].snakemake(*SMOKE)
+    assert status == 0
+    assert "Nothing to be done" in text
+
+
+def test_no_half_written_file_is_left(finished):
+    left = [path for path in finished[0].folder.rglob("*") if re.search(r"\.part(s)?$", path.name)]
+    assert left == []
+
+
+def test_results_copied_without_their_metadata_are_refused_when_stale(finished, tmp_path):
+    clone = finished[0]
+    copy = Clone(tmp_path)
+    shutil.copytree(clone.folder / "results", copy.folder / "results")
+    shutil.copytree(clone.folder / "resources", copy.folder / "resources", symlinks=True)
+    status, text = copy.snakemake("--touch", *SMOKE)  # in the order of the DAG, as rsync would not
+    assert status == 0, text
+    shutil.rmtree(copy.folder / ".snakemake")
+    path = copy.folder / "src/mneme/routing/hysteresis.py"
+    path.write_text(path.read_text() + "\nEDITED = 1\n")
+    (copy.folder / RESULTS / "summary.json").unlink()
+    status, text = copy.snakemake(*SMOKE)
+    assert status != 0
+    assert "ERROR: hysteresis.json: stale" in text
+    assert not (copy.folder / RESULTS / "summary.json").exists()

@@ -1,0 +1,20 @@
+"""Traces -> results/fatigue.json and its figure."""
+
+from mneme.core.artefacts import read_arrays, read_json, save_figure
+from mneme.core.stage import stage
+from mneme.report.routing import fatigue_figure
+from mneme.routing.fatigue import PUBLISHED, fatigue
+from mneme.routing.original import original_block
+from mneme.routing.stages import MeasureStageConfig
+
+with stage(snakemake) as job:
+    config = job.settings(MeasureStageConfig, where="routing")
+    pair = config.pair_index()
+    runs = fatigue(
+        read_arrays(job.input.trace), config.runs, config.protocol, pair=pair, seeds=config.seeds
+    )
+    sequences = read_json(job.input.original)
+    runs["original"] = original_block(sequences, pair, config.original, part="fatigue")
+    job.headline(job.output[0], phase="fatigue", runs=runs, published=PUBLISHED)
+    svg, png = job.output.figures
+    save_figure(fatigue_figure(runs, PUBLISHED, config.pair), svg=svg, png=png)

@@ -1,0 +1,20 @@
+"""Traces -> results/hysteresis.json and its figure."""
+
+from mneme.core.artefacts import read_arrays, read_json, save_figure
+from mneme.core.stage import stage
+from mneme.report.routing import hysteresis_figure
+from mneme.routing.hysteresis import PUBLISHED, hysteresis
+from mneme.routing.original import original_block
+from mneme.routing.stages import MeasureStageConfig
+
+with stage(snakemake) as job:
+    config = job.settings(MeasureStageConfig, where="routing")
+    pair = config.pair_index()
+    runs = hysteresis(
+        read_arrays(job.input.trace), config.runs, config.protocol, pair=pair, seeds=config.seeds
+    )
+    sequences = read_json(job.input.original)
+    runs["original"] = original_block(sequences, pair, config.original, part="hysteresis")
+    job.headline(job.output[0], phase="hysteresis", runs=runs, published=PUBLISHED)
+    svg, png = job.output.figures
+    save_figure(hysteresis_figure(runs, config.pair), svg=svg, png=png)

@@ -1,0 +1,35 @@
+"""Training chunks -> one PEFT adapter a domain, trained one after another, once a seed."""
+
+from pathlib import Path
+
+from mneme.core import checkpoints
+from mneme.core.artefacts import read_arrays, write_json
+from mneme.core.stage import stage
+from mneme.nn.backbone import load
+from mneme.routing.config import AdapterFitConfig
+from mneme.routing.fit import fitted_adapters
+from mneme.routing.lora import save_adapters
+
+with stage(snakemake) as job:
+    config = job.settings(AdapterFitConfig, where="routing")
+    device = job.use_torch()
+    backbone = load(config.backbone, device=device, resources=config.resources)
+    tokens = read_arrays(job.input.tokens)
+    folders = [Path(path).parent for path in job.output.losses]
+    for seed, folder in zip(config.adapters.seeds, folders, strict=True):
+        with fitted_adapters(
+            backbone.model,
+            tokens,
+            config,
+            seed=seed,
+            device=device,
+            checkpoint=folder / "checkpoint",
+            fingerprint=job.fingerprint(),
+            log=job.log,
+        ) as fitted:
+            save_adapters(fitted.model, folder / "adapters", base_name=config.backbone.name)
+        write_json(folder / "losses.json", fitted.losses)
+        frame = {"code": job.params.code, "provenance": job.provenance(), "name": config.name}
+        write_json(folder / "history.json", {**frame, **fitted.history})
+    for folder in folders:
+        checkpoints.remove(folder / "checkpoint")

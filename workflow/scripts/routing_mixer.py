@@ -1,0 +1,20 @@
+"""Records of all calibrated mixers and losses of the mixed model -> results/mixer.json, figure."""
+
+from mneme.core.artefacts import read_json, save_figure
+from mneme.core.stage import stage
+from mneme.report.routing import mixer_figure
+from mneme.routing.mixed_report import mixed_report
+from mneme.routing.mixer_report import PUBLISHED, MixerReportConfig, mixer_report
+
+with stage(snakemake) as job:
+    config = job.settings(MixerReportConfig, where="routing")
+    runs = mixer_report([read_json(path) for path in job.input.records], config)
+    svg, png = job.output.figures
+    save_figure(mixer_figure(runs, config.domains), svg=svg, png=png)
+    runs |= mixed_report(
+        [read_json(path) for path in job.input.losses],
+        domains=config.domains,
+        seeds=config.seeds,
+        resamples=config.resamples,
+    )
+    job.headline(job.output[0], phase="mixer", runs=runs, published=PUBLISHED)

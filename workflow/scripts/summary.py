@@ -1,0 +1,21 @@
+"""Headline files of the phases that exist -> summary.json."""
+
+from pathlib import Path
+
+from mneme.core.artefacts import write_json
+from mneme.core.headline import read_headline
+from mneme.core.stage import stage
+from mneme.core.workflow import commit_of
+from mneme.report.summary import summarise
+
+with stage(snakemake) as job:
+    config = job.params.config
+    summary = summarise(
+        {Path(path).stem: read_headline(path) for path in job.input},
+        code=job.params.code,
+        expected=config["expected"],
+        backbone=config["backbone"],
+        config=config["settings"],
+        commit=commit_of("."),
+    )
+    write_json(job.output[0], summary)
