@@ -1,8 +1,8 @@
 """mneme: four memory mechanisms, built, run and tested with controls.
 
-    snakemake --cores 2                                   the embedded default
-    snakemake --cores 2 --configfile config/smoke.yaml    another size (smoke, fast, long, gpu)
-    snakemake --cores 1 --resources gpu=1 results/fatigue.json      one target on a GPU node
+snakemake --cores 2                                   the embedded default
+snakemake --cores 2 --configfile config/smoke.yaml    another size (smoke, fast, long, gpu)
+snakemake --cores 1 --resources gpu=1 results/fatigue.json      one target on a GPU node
 """
 
 
@@ -18,6 +18,6 @@ include: "rules/summary.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         result("summary.json"),
+    localrule: True

@@ -13,8 +13,6 @@ before a job, and wheels dropped in by hand must survive."""
 rule env_check:
     output:
         result("env.json"),
-    params:
-        **params_of("env_check", {"device": SETTINGS.device, "results": SETTINGS.results}),
     log:
         result("logs/env_check.log"),
     conda:
@@ -22,6 +20,8 @@ rule env_check:
     threads: SETTINGS.threads
     resources:
         gpu=1,
+    params:
+        **params_of("env_check", {"device": SETTINGS.device, "results": SETTINGS.results}),
     script:
         "../workflow/scripts/env_check.py"
 
@@ -31,12 +31,12 @@ rule assets_fetch:
         lock=SETTINGS.assets.lock,
     output:
         manifest=MANIFEST,
-    params:
-        **params_of("assets_fetch", SETTINGS.assets),
     log:
         resource("logs/assets_fetch.log"),
     conda:
         ENV
+    params:
+        **params_of("assets_fetch", SETTINGS.assets),
     script:
         "../workflow/scripts/assets_fetch.py"
 
@@ -45,13 +45,15 @@ rule assets_corpora:
     input:
         manifest=MANIFEST,
     output:
-        corpora=[resource(f"corpora/{name}.jsonl") for name in ("shakespeare", "python", "chitchat")],
-    params:
-        **params_of("assets_corpora", SETTINGS.assets),
+        corpora=[
+            resource(f"corpora/{name}.jsonl") for name in ("shakespeare", "python", "chitchat")
+        ],
     log:
         resource("logs/assets_corpora.log"),
     conda:
         ENV
+    params:
+        **params_of("assets_corpora", SETTINGS.assets),
     script:
         "../workflow/scripts/assets_corpora.py"
 
@@ -61,11 +63,11 @@ rule assets_convert:
         manifest=MANIFEST,
     output:
         model=resource("models/smollm2-135m/model.safetensors"),
-    params:
-        **params_of("assets_convert", SETTINGS.assets),
     log:
         resource("logs/assets_convert.log"),
     conda:
         ENV
+    params:
+        **params_of("assets_convert", SETTINGS.assets),
     script:
         "../workflow/scripts/assets_convert.py"

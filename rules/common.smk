@@ -9,7 +9,7 @@ from pathlib import Path
 from mneme.core.code import code_of
 from mneme.core.config import plain
 from mneme.core.workflow import stage_params
-from mneme.routing.prepare import sizes_of
+from mneme.routing.blocks import rule_blocks
 from mneme.settings import load_settings
 
 SETTINGS = load_settings(config)

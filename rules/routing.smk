@@ -12,8 +12,8 @@ ROUTING = SETTINGS.routing
 DOMAINS = [domain.name for domain in ROUTING.domains]
 ADAPTER_RUNS = list(ROUTING.adapters.runs)
 MIXERS = list(ROUTING.mixers)
-CHOSEN = {"backbone": SETTINGS.chosen, "resources": SETTINGS.resources}
-GATE_LAYER = SETTINGS.chosen.gate_layer
+BLOCKS = rule_blocks(ROUTING, SETTINGS.chosen, name=BACKBONE, resources=SETTINGS.resources)
+WEIGHTS = "adapter_model.safetensors"
 
 
 def routing(step, *path):
@@ -21,64 +21,37 @@ def routing(step, *path):
     return result("/".join(["routing", step, BACKBONE, *path]))
 
 
-def mixer_block(wildcards):
-    """Return the settings that calibrating one mixer depends on."""
-    return {
-        "name": wildcards.mixer,
-        "mixer": ROUTING.mixers[wildcards.mixer],
-        "calibration": ROUTING.calibration,
-        "domains": DOMAINS,
-        "seeds": ROUTING.seeds,
-    }
+def adapter_seeds(run, *path):
+    """Return a path of an adapter run for every adapter seed."""
+    seeds = ROUTING.adapters.seeds
+    return [routing("adapter_fit", run, f"seed{seed}", *path) for seed in seeds]
+
+
+def mixer_seeds(step, *path):
+    """Return a path of `<step>/<backbone>/` for every mixer seed; the last part is the file."""
+    return [routing(step, *path[:-1], f"seed{seed}", path[-1]) for seed in ROUTING.seeds]
 
 
 def mixer_start(wildcards):
     """Return the folders of mixer `ours` when this mixer continues from it."""
     if ROUTING.mixers[wildcards.mixer].init == "fresh":
         return []
-    return [routing("mixer_fit", "ours", f"seed{seed}", "mixer.json") for seed in ROUTING.seeds]
-
-
-def adapter_block(wildcards):
-    """Return the settings that training one adapter run depends on."""
-    adapters = {
-        key: value
-        for key, value in vars(ROUTING.adapters).items()
-        if key not in ("runs", "headline")
-    }
-    return {
-        **CHOSEN,
-        "adapters": adapters,
-        "name": wildcards.run,
-        "run": ROUTING.adapters.runs[wildcards.run],
-        "domains": DOMAINS,
-    }
+    return mixer_seeds("mixer_fit", "ours", "mixer.json")
 
 
 rule routing_prepare:
     input:
-        corpora=[
-            resource(f"corpora/{domain.corpus}.jsonl") for domain in ROUTING.domains
-        ],
+        corpora=[resource(f"corpora/{domain.corpus}.jsonl") for domain in ROUTING.domains],
         model=backbone_files(),
         env=ancient(result("env.json")),
     output:
         routing("prepare", "tokens.npz"),
-    params:
-        **params_of(
-            "routing_prepare",
-            {
-                **CHOSEN,
-                "domains": ROUTING.domains,
-                "pair": ROUTING.pair,
-                "prepare": ROUTING.prepare,
-                "sizes": sizes_of(ROUTING),
-            },
-        ),
     log:
         result("logs/routing_prepare.log"),
     conda:
         ENV
+    params:
+        **params_of("routing_prepare", BLOCKS["routing_prepare"]),
     script:
         "../workflow/scripts/routing_prepare.py"
 
@@ -89,17 +62,6 @@ rule model_load:
         model=backbone_files(),
     output:
         result("model.json"),
-    params:
-        **params_of(
-            "model_load",
-            {
-                **CHOSEN,
-                "name": BACKBONE,
-                "domains": DOMAINS,
-                "batch": ROUTING.protocol.batch,
-                "resamples": ROUTING.protocol.resamples,
-            },
-        ),
     log:
         result("logs/model_load.log"),
     conda:
@@ -107,6 +69,8 @@ rule model_load:
     threads: SETTINGS.threads
     resources:
         gpu=1,
+    params:
+        **params_of("model_load", BLOCKS["model_load"]),
     script:
         "../workflow/scripts/model_load.py"
 
@@ -116,30 +80,13 @@ rule routing_adapter_fit:
         tokens=rules.routing_prepare.output[0],
         model=backbone_files(),
     output:
-        losses=[
-            routing("adapter_fit", "{run}", f"seed{seed}", "losses.json")
-            for seed in ROUTING.adapters.seeds
-        ],
-        histories=[
-            routing("adapter_fit", "{run}", f"seed{seed}", "history.json")
-            for seed in ROUTING.adapters.seeds
-        ],
+        losses=adapter_seeds("{run}", "losses.json"),
+        histories=adapter_seeds("{run}", "history.json"),
         weights=[
-            routing(
-                "adapter_fit", "{run}", f"seed{seed}", "adapters", name, "adapter_model.safetensors"
-            )
-            for seed in ROUTING.adapters.seeds
-            for name in DOMAINS
+            path for name in DOMAINS for path in adapter_seeds("{run}", "adapters", name, WEIGHTS)
         ],
     params:
-        **params_of("routing_adapter_fit", adapter_block),
-    log:
-        result("logs/routing_adapter_fit/{run}.log"),
-    conda:
-        ENV
-    threads: SETTINGS.threads
-    resources:
-        gpu=1,
+        **params_of("routing_adapter_fit", BLOCKS["routing_adapter_fit"]),
     script:
         "../workflow/scripts/routing_adapter_fit.py"
 
@@ -150,10 +97,6 @@ rule routing_states:
         model=backbone_files(),
     output:
         routing("states", "calibration.safetensors"),
-    params:
-        **params_of(
-            "routing_states", {**CHOSEN, "domains": DOMAINS, "batch": ROUTING.protocol.batch}
-        ),
     log:
         result("logs/routing_states.log"),
     conda:
@@ -161,6 +104,8 @@ rule routing_states:
     threads: SETTINGS.threads
     resources:
         gpu=1,
+    params:
+        **params_of("routing_states", BLOCKS["routing_states"]),
     script:
         "../workflow/scripts/routing_states.py"
 
@@ -170,22 +115,10 @@ rule routing_mixer_fit:
         states=rules.routing_states.output[0],
         ours=mixer_start,
     output:
-        weights=[
-            routing("mixer_fit", "{mixer}", f"seed{seed}", "mixer.safetensors")
-            for seed in ROUTING.seeds
-        ],
-        records=[
-            routing("mixer_fit", "{mixer}", f"seed{seed}", "mixer.json") for seed in ROUTING.seeds
-        ],
+        weights=mixer_seeds("mixer_fit", "{mixer}", "mixer.safetensors"),
+        records=mixer_seeds("mixer_fit", "{mixer}", "mixer.json"),
     params:
-        **params_of("routing_mixer_fit", mixer_block),
-    log:
-        result("logs/routing_mixer_fit/{mixer}.log"),
-    conda:
-        ENV
-    threads: SETTINGS.threads
-    resources:
-        gpu=1,
+        **params_of("routing_mixer_fit", BLOCKS["routing_mixer_fit"]),
     script:
         "../workflow/scripts/routing_mixer_fit.py"
 
@@ -195,37 +128,15 @@ rule routing_model:
         tokens=rules.routing_prepare.output[0],
         model=backbone_files(),
         adapters=[
-            routing(
-                "adapter_fit",
-                ROUTING.adapters.headline,
-                f"seed{ROUTING.adapters.seeds[0]}",
-                "adapters",
-                name,
-                "adapter_model.safetensors",
-            )
+            adapter_seeds(ROUTING.adapters.headline, "adapters", name, WEIGHTS)[0]
             for name in DOMAINS
         ],
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer="ours"),
     output:
-        models=[routing("model", f"seed{seed}", "config.json") for seed in ROUTING.seeds],
-        losses=[routing("model", f"seed{seed}", "losses.json") for seed in ROUTING.seeds],
+        models=mixer_seeds("model", "config.json"),
+        losses=mixer_seeds("model", "losses.json"),
     params:
-        **params_of(
-            "routing_model",
-            {
-                **CHOSEN,
-                "domains": DOMAINS,
-                "seeds": ROUTING.seeds,
-                "batch": ROUTING.adapters.runs[ROUTING.adapters.headline].batch,
-            },
-        ),
-    log:
-        result("logs/routing_model.log"),
-    conda:
-        ENV
-    threads: SETTINGS.threads
-    resources:
-        gpu=1,
+        **params_of("routing_model", BLOCKS["routing_model"]),
     script:
         "../workflow/scripts/routing_model.py"
 
@@ -237,57 +148,33 @@ rule routing_trace:
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer=MIXERS),
     output:
         routing("trace", "{phase}.npz"),
-    params:
-        **params_of(
-            "routing_trace",
-            {
-                **CHOSEN,
-                "domains": DOMAINS,
-                "pair": ROUTING.pair,
-                "seed": ROUTING.prepare.seed,
-                "seeds": ROUTING.seeds,
-                "protocol": ROUTING.protocol,
-                "runs": ROUTING.runs,
-            },
-        ),
-    wildcard_constraints:
-        phase="hysteresis|fatigue",
     log:
         result("logs/routing_trace/{phase}.log"),
+    wildcard_constraints:
+        phase="hysteresis|fatigue",
     conda:
         ENV
     threads: SETTINGS.threads
     resources:
         gpu=1,
+    params:
+        **params_of("routing_trace", BLOCKS["routing_trace"]),
     script:
         "../workflow/scripts/routing_trace.py"
 
 
 rule routing_original:
     input:
-        adapters=expand(rules.routing_adapter_fit.output.weights, run=ROUTING.original.adapter_run),
+        adapters=[
+            adapter_seeds(ROUTING.original.adapter_run, "adapters", name, WEIGHTS)[0]
+            for name in DOMAINS
+        ],
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer="token"),
         model=backbone_files(),
     output:
         routing("original", "sequences.json"),
     params:
-        **params_of(
-            "routing_original",
-            {
-                **CHOSEN,
-                "domains": DOMAINS,
-                "pair": ROUTING.pair,
-                "seeds": ROUTING.seeds,
-                "original": ROUTING.original,
-            },
-        ),
-    log:
-        result("logs/routing_original.log"),
-    conda:
-        ENV
-    threads: SETTINGS.threads
-    resources:
-        gpu=1,
+        **params_of("routing_original", BLOCKS["routing_original"]),
     script:
         "../workflow/scripts/routing_original.py"
 
@@ -299,19 +186,12 @@ rule routing_adapters:
     output:
         result("adapters.json"),
         figures=multiext(result("adapters"), ".svg", ".png"),
-    params:
-        **params_of(
-            "routing_adapters",
-            {
-                "domains": DOMAINS,
-                "adapters": ROUTING.adapters,
-                "resamples": ROUTING.protocol.resamples,
-            },
-        ),
     log:
         result("logs/routing_adapters.log"),
     conda:
         ENV
+    params:
+        **params_of("routing_adapters", BLOCKS["routing_adapters"]),
     script:
         "../workflow/scripts/routing_adapters.py"
 
@@ -323,33 +203,14 @@ rule routing_mixer:
     output:
         result("mixer.json"),
         figures=multiext(result("mixer"), ".svg", ".png"),
-    params:
-        **params_of(
-            "routing_mixer",
-            {
-                "domains": DOMAINS,
-                "mixers": ROUTING.mixers,
-                "calibration": ROUTING.calibration,
-                "seeds": ROUTING.seeds,
-                "resamples": ROUTING.protocol.resamples,
-            },
-        ),
     log:
         result("logs/routing_mixer.log"),
     conda:
         ENV
+    params:
+        **params_of("routing_mixer", BLOCKS["routing_mixer"]),
     script:
         "../workflow/scripts/routing_mixer.py"
-
-
-MEASURE = {
-    "domains": DOMAINS,
-    "pair": ROUTING.pair,
-    "seeds": ROUTING.seeds,
-    "protocol": ROUTING.protocol,
-    "runs": ROUTING.runs,
-    "original": ROUTING.original,
-}
 
 
 rule hysteresis:
@@ -359,12 +220,12 @@ rule hysteresis:
     output:
         result("hysteresis.json"),
         figures=multiext(result("hysteresis"), ".svg", ".png"),
-    params:
-        **params_of("hysteresis", MEASURE),
     log:
         result("logs/hysteresis.log"),
     conda:
         ENV
+    params:
+        **params_of("hysteresis", BLOCKS["hysteresis"]),
     script:
         "../workflow/scripts/hysteresis.py"
 
@@ -376,11 +237,11 @@ rule fatigue:
     output:
         result("fatigue.json"),
         figures=multiext(result("fatigue"), ".svg", ".png"),
-    params:
-        **params_of("fatigue", MEASURE),
     log:
         result("logs/fatigue.log"),
     conda:
         ENV
+    params:
+        **params_of("fatigue", BLOCKS["fatigue"]),
     script:
         "../workflow/scripts/fatigue.py"

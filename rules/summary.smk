@@ -17,23 +17,25 @@ HEADLINES = {
 
 
 rule summary:
-    localrule: True
     input:
         headlines=[result(f"{phase}.json") for phase in HEADLINES],
     output:
         result("summary.json"),
+    log:
+        result("logs/summary.log"),
+    localrule: True
+    conda:
+        ENV
     params:
         **params_of(
             "summary",
             {
                 "backbone": SETTINGS.chosen,
                 "settings": SETTINGS,
-                "expected": {phase: code_of(script_path(rule)) for phase, rule in HEADLINES.items()},
+                "expected": {
+                    phase: code_of(script_path(rule)) for phase, rule in HEADLINES.items()
+                },
             },
         ),
-    log:
-        result("logs/summary.log"),
-    conda:
-        ENV
     script:
         "../workflow/scripts/summary.py"

@@ -281,6 +281,8 @@ class RoutingConfig:
         ok = self.pair[0] != self.pair[1] and set(self.pair) <= set(names)
         require(ok, "pair", f"two different names out of {names}", self.pair)
         require("ours" in self.mixers, "mixers", "holding 'ours'", sorted(self.mixers))
+        start = self.mixers["ours"].init
+        require(start == "fresh", "mixers.ours.init", "fresh: others continue from it", start)
         require(len(self.seeds) > 0, "seeds", "a list of at least one seed", self.seeds)
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "distinct", self.seeds)
         for name, run in self.runs.items():
