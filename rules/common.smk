@@ -10,6 +10,7 @@ from mneme.core.code import code_of
 from mneme.core.config import plain
 from mneme.core.workflow import stage_params
 from mneme.routing.blocks import rule_blocks
+from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
 
 SETTINGS = load_settings(config)
@@ -24,12 +25,12 @@ wildcard_constraints:
 
 
 def script_path(name):
-    """Return the path of the script of rule `name`."""
+    """Return the path of a rule's script."""
     return Path(workflow.basedir) / "workflow" / "scripts" / f"{name}.py"
 
 
 def params_of(name, block, **further):
-    """Return the params of rule `name`: code hash, packages, device and its block of settings."""
+    """Return a rule's params: code hash, packages, device and its block of settings."""
     return stage_params(script_path(name), block, device=SETTINGS.device, **further)
 
 

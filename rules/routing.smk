@@ -13,30 +13,7 @@ DOMAINS = [domain.name for domain in ROUTING.domains]
 ADAPTER_RUNS = list(ROUTING.adapters.runs)
 MIXERS = list(ROUTING.mixers)
 BLOCKS = rule_blocks(ROUTING, SETTINGS.chosen, name=BACKBONE, resources=SETTINGS.resources)
-WEIGHTS = "adapter_model.safetensors"
-
-
-def routing(step, *path):
-    """Return a path below `<results>/routing/<step>/<backbone>/`."""
-    return result("/".join(["routing", step, BACKBONE, *path]))
-
-
-def adapter_seeds(run, *path):
-    """Return a path of an adapter run for every adapter seed."""
-    seeds = ROUTING.adapters.seeds
-    return [routing("adapter_fit", run, f"seed{seed}", *path) for seed in seeds]
-
-
-def mixer_seeds(step, *path):
-    """Return a path of `<step>/<backbone>/` for every mixer seed; the last part is the file."""
-    return [routing(step, *path[:-1], f"seed{seed}", path[-1]) for seed in ROUTING.seeds]
-
-
-def mixer_start(wildcards):
-    """Return the folders of mixer `ours` when this mixer continues from it."""
-    if ROUTING.mixers[wildcards.mixer].init == "fresh":
-        return []
-    return mixer_seeds("mixer_fit", "ours", "mixer.json")
+PATHS = RoutingPaths(results=SETTINGS.results, backbone=BACKBONE, config=ROUTING)
 
 
 rule routing_prepare:
@@ -45,7 +22,7 @@ rule routing_prepare:
         model=backbone_files(),
         env=ancient(result("env.json")),
     output:
-        routing("prepare", "tokens.npz"),
+        PATHS.step("prepare", "tokens.npz"),
     log:
         result("logs/routing_prepare.log"),
     conda:
@@ -80,11 +57,16 @@ rule routing_adapter_fit:
         tokens=rules.routing_prepare.output[0],
         model=backbone_files(),
     output:
-        losses=adapter_seeds("{run}", "losses.json"),
-        histories=adapter_seeds("{run}", "history.json"),
-        weights=[
-            path for name in DOMAINS for path in adapter_seeds("{run}", "adapters", name, WEIGHTS)
-        ],
+        losses=PATHS.adapter_seeds("{run}", "losses.json"),
+        histories=PATHS.adapter_seeds("{run}", "history.json"),
+        weights=PATHS.adapter_weights("{run}"),
+    log:
+        result("logs/routing_adapter_fit/{run}.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
     params:
         **params_of("routing_adapter_fit", BLOCKS["routing_adapter_fit"]),
     script:
@@ -96,7 +78,7 @@ rule routing_states:
         tokens=rules.routing_prepare.output[0],
         model=backbone_files(),
     output:
-        routing("states", "calibration.safetensors"),
+        PATHS.step("states", "calibration.safetensors"),
     log:
         result("logs/routing_states.log"),
     conda:
@@ -113,10 +95,17 @@ rule routing_states:
 rule routing_mixer_fit:
     input:
         states=rules.routing_states.output[0],
-        ours=mixer_start,
+        ours=lambda wildcards: PATHS.mixer_start(wildcards.mixer),
     output:
-        weights=mixer_seeds("mixer_fit", "{mixer}", "mixer.safetensors"),
-        records=mixer_seeds("mixer_fit", "{mixer}", "mixer.json"),
+        weights=PATHS.mixer_seeds("mixer_fit", "{mixer}", "mixer.safetensors"),
+        records=PATHS.mixer_seeds("mixer_fit", "{mixer}", "mixer.json"),
+    log:
+        result("logs/routing_mixer_fit/{mixer}.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
     params:
         **params_of("routing_mixer_fit", BLOCKS["routing_mixer_fit"]),
     script:
@@ -127,14 +116,18 @@ rule routing_model:
     input:
         tokens=rules.routing_prepare.output[0],
         model=backbone_files(),
-        adapters=[
-            adapter_seeds(ROUTING.adapters.headline, "adapters", name, WEIGHTS)[0]
-            for name in DOMAINS
-        ],
+        adapters=PATHS.first_adapters(ROUTING.adapters.headline),
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer="ours"),
     output:
-        models=mixer_seeds("model", "config.json"),
-        losses=mixer_seeds("model", "losses.json"),
+        models=PATHS.mixer_seeds("model", "config.json"),
+        losses=PATHS.mixer_seeds("model", "losses.json"),
+    log:
+        result("logs/routing_model.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
     params:
         **params_of("routing_model", BLOCKS["routing_model"]),
     script:
@@ -147,7 +140,7 @@ rule routing_trace:
         model=backbone_files(),
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer=MIXERS),
     output:
-        routing("trace", "{phase}.npz"),
+        PATHS.step("trace", "{phase}.npz"),
     log:
         result("logs/routing_trace/{phase}.log"),
     wildcard_constraints:
@@ -165,14 +158,18 @@ rule routing_trace:
 
 rule routing_original:
     input:
-        adapters=[
-            adapter_seeds(ROUTING.original.adapter_run, "adapters", name, WEIGHTS)[0]
-            for name in DOMAINS
-        ],
+        adapters=PATHS.first_adapters(ROUTING.original.adapter_run),
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer="token"),
         model=backbone_files(),
     output:
-        routing("original", "sequences.json"),
+        PATHS.step("original", "sequences.json"),
+    log:
+        result("logs/routing_original.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
     params:
         **params_of("routing_original", BLOCKS["routing_original"]),
     script:
@@ -215,7 +212,7 @@ rule routing_mixer:
 
 rule hysteresis:
     input:
-        trace=routing("trace", "hysteresis.npz"),
+        trace=PATHS.step("trace", "hysteresis.npz"),
         original=rules.routing_original.output[0],
     output:
         result("hysteresis.json"),
@@ -232,7 +229,7 @@ rule hysteresis:
 
 rule fatigue:
     input:
-        trace=routing("trace", "fatigue.npz"),
+        trace=PATHS.step("trace", "fatigue.npz"),
         original=rules.routing_original.output[0],
     output:
         result("fatigue.json"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from mneme.core.code import code_of, packages_of
-from mneme.core.workflow import canonical, commit_of, expected_codes, merge, stage_params
+from mneme.core.workflow import canonical, commit_of, merge, stage_params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,16 +69,6 @@ def test_canonical_settings_do_not_depend_on_the_order_of_keys(tree, random):
     items = list(tree.items())
     random.shuffle(items)
     assert json.dumps(canonical(dict(items))) == json.dumps(canonical(tree))
-
-
-def test_expected_codes_are_by_phase(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.py").write_text(
-            f"x = '{name}'\n".replace("'", '"') + f"y_{name} = 1\n"
-        )
-    codes = expected_codes(tmp_path, ["one", "two"])
-    assert codes == {"one": code_of(tmp_path / "one.py"), "two": code_of(tmp_path / "two.py")}
-    assert codes["one"] != codes["two"]
 
 
 def git(folder, *arguments):

@@ -180,8 +180,9 @@ def test_the_table_shows_what_is_no_control_and_no_curve(headlines):
     lines = text.splitlines()
     assert "hysteresis  ours      switch_lag_BA  5.5 [4, 7] tokens          n=50" in lines
     assert "hysteresis  ours      return_gap     undefined (one text only)" in lines
-    assert lines[-1] == "... and 2 more (controls, curves): add --all"
-    assert "token" in table(summary_of(headlines), all_rows=True)
+    assert lines[-1] == "... and 2 more (other runs, controls, curves): add --all"
+    assert "  token  " not in text
+    assert "  token  " in table(summary_of(headlines), all_rows=True)
 
 
 def test_the_command_prints_the_table_without_torch(headlines, tmp_path):

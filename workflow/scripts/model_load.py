@@ -22,4 +22,6 @@ with stage(snakemake) as job:
     for row in rows:
         job.log(f"{row.metric} {row.value:.6g} {row.unit}")
     runs = {config.name: run_block(rows, **about(backbone))}
+    timing = {"timing": {"model_load_sec": backbone.load_seconds}}
+    runs["original"] = run_block([], published_keys=timing)
     job.headline(job.output[0], phase="model", runs=runs, published={}, backbone=config.name)

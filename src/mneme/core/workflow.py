@@ -8,7 +8,7 @@ swap their values do rerun.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,6 @@ def stage_params(
 def canonical(value: Any) -> Any:
     """Turn settings into plain builtins whose mappings have sorted keys."""
     return _sorted(plain(value))
-
-
-def expected_codes(scripts: str | Path, phases: Iterable[str]) -> dict[str, str]:
-    """Map each phase to the current code hash of `<scripts>/<phase>.py`."""
-    return {phase: code_of(Path(scripts) / f"{phase}.py") for phase in phases}
 
 
 def commit_of(root: str | Path = LIBRARY) -> dict[str, Any]:

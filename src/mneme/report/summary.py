@@ -99,11 +99,13 @@ def refuse_stale(headlines: Mapping[str, Json], expected: Mapping[str, str]) -> 
 def table(summary: Json, *, all_rows: bool = False) -> str:
     """Lay the headline values out as text.
 
-    Without `all_rows`: no controls, and no metric at a setting of its own (`name@setting`).
+    Without `all_rows`: no controls, no metric at a setting of its own (`name@setting`), and in a
+    phase that has a run `ours` only that and `original`.
     """
     lines, hidden = [], 0
     for phase, run, metric, row in _rows(summary["values"]):
-        if all_rows or (row["control_of"] is None and "@" not in metric):
+        first = "ours" not in summary["values"][phase] or run in ("ours", "original")
+        if all_rows or (first and row["control_of"] is None and "@" not in metric):
             lines.append(
                 (phase, run, metric, _number(row), "" if row["n"] is None else f"n={row['n']}")
             )
@@ -114,7 +116,7 @@ def table(summary: Json, *, all_rows: bool = False) -> str:
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
     ]
     if hidden:
-        text.append(f"... and {hidden} more (controls, curves): add --all")
+        text.append(f"... and {hidden} more (other runs, controls, curves): add --all")
     return "\n".join(line.rstrip() for line in text)
 
 

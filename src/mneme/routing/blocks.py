@@ -1,6 +1,4 @@
-"""What each rule of the room is told: exactly the settings its script uses, so that nothing else
-reruns it.
-"""
+"""What each rule of the room is told: exactly the settings that its script uses."""
 
 from __future__ import annotations
 
@@ -30,18 +28,23 @@ def rule_blocks(
     resources : str
         Folder of the shared resources.
     """
-    domains = [domain.name for domain in config.domains]
     chosen = {"backbone": backbone, "resources": resources}
-    protocol, adapters = config.protocol, config.adapters
-    common = {key: v for key, v in vars(adapters).items() if key not in ("runs", "headline")}
-    measured = {
-        "domains": domains,
-        "pair": config.pair,
-        "seeds": config.seeds,
-        "protocol": protocol,
-        "runs": config.runs,
-        "original": config.original,
+    return {
+        **_model_blocks(config, chosen, name=name),
+        **_mixer_blocks(config, chosen),
+        **_measure_blocks(config, chosen),
     }
+
+
+def _names(config: RoutingConfig) -> list[str]:
+    return [domain.name for domain in config.domains]
+
+
+def _model_blocks(
+    config: RoutingConfig, chosen: Mapping[str, Any], *, name: str
+) -> dict[str, Block]:
+    domains, protocol, adapters = _names(config), config.protocol, config.adapters
+    common = {key: v for key, v in vars(adapters).items() if key not in ("runs", "headline")}
     return {
         "routing_prepare": {
             **chosen,
@@ -64,7 +67,19 @@ def rule_blocks(
             "run": adapters.runs[wildcards.run],
             "domains": domains,
         },
-        "routing_states": {**chosen, "domains": domains, "batch": protocol.batch},
+        "routing_adapters": {
+            "domains": domains,
+            "adapters": adapters,
+            "resamples": protocol.resamples,
+            "original": config.original.adapter_run,
+        },
+    }
+
+
+def _mixer_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str, Block]:
+    domains, adapters = _names(config), config.adapters
+    return {
+        "routing_states": {**chosen, "domains": domains, "batch": config.protocol.batch},
         "routing_mixer_fit": lambda wildcards: {
             "name": wildcards.mixer,
             "mixer": config.mixers[wildcards.mixer],
@@ -78,34 +93,23 @@ def rule_blocks(
             "seeds": config.seeds,
             "batch": adapters.runs[adapters.headline].batch,
         },
-        "routing_trace": {
-            **chosen,
-            "domains": domains,
-            "pair": config.pair,
-            "seed": config.prepare.seed,
-            "seeds": config.seeds,
-            "protocol": protocol,
-            "runs": config.runs,
-        },
-        "routing_original": {
-            **chosen,
-            "domains": domains,
-            "pair": config.pair,
-            "seeds": config.seeds,
-            "original": config.original,
-        },
-        "routing_adapters": {
-            "domains": domains,
-            "adapters": adapters,
-            "resamples": protocol.resamples,
-        },
         "routing_mixer": {
             "domains": domains,
             "mixers": config.mixers,
             "calibration": config.calibration,
             "seeds": config.seeds,
-            "resamples": protocol.resamples,
+            "resamples": config.protocol.resamples,
         },
+    }
+
+
+def _measure_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str, Block]:
+    read = {"domains": _names(config), "pair": config.pair, "seeds": config.seeds}
+    sequences = {"protocol": config.protocol, "runs": config.runs}
+    measured = {**read, **sequences, "original": config.original}
+    return {
+        "routing_trace": {**chosen, **read, **sequences, "seed": config.prepare.seed},
+        "routing_original": {**chosen, **read, "original": config.original},
         "hysteresis": measured,
         "fatigue": measured,
     }

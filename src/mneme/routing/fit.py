@@ -95,9 +95,7 @@ def fitted_adapters(
     options = {"first_layer": k, "seed": seed}
     with OneDNNLinear(), attached(base, config.adapters, config.domains, **options) as model:
         parts = Parts(model, lower(base, k), upper(base, k), head_weight(base), run.batch, device)
-        started = time.perf_counter()
         course = Course(parts, chunks, config, seed=seed)
-        lower_s = time.perf_counter() - started
         run_steps(
             course.step,
             course.training,
@@ -107,16 +105,7 @@ def fitted_adapters(
             log=log,
             label=f"{config.name} seed {seed}",
         )
-        started = time.perf_counter()
-        held_out = {d: _tensor(tokens[f"{d}.loss"]) for d in config.domains}
-        losses = held_out_losses(parts, held_out)
-        facts = {
-            "seed": seed,
-            "lower_seconds": round(lower_s, 3),
-            "evaluation_seconds": round(time.perf_counter() - started, 3),
-            "peak_memory_mib": round(_peak_memory_mib(device), 1),
-        }
-        yield FittedAdapters(model=model, losses=losses, history=facts | course.summary())
+        yield _measured(course, {d: _tensor(tokens[f"{d}.loss"]) for d in config.domains})
 
 
 @dataclass(frozen=True)
@@ -161,8 +150,10 @@ class Course:
     ) -> None:
         self.parts, self.config, self.seed = parts, config, seed
         self.ids = {domain: ids_NT.to(parts.device) for domain, ids_NT in chunks.items()}
+        started = time.perf_counter()
         with torch.no_grad():
             self.h = {domain: parts.low(ids_NT) for domain, ids_NT in self.ids.items()}
+        self.lower_s = time.perf_counter() - started
         weights = {d: adapter_parameters(parts.model, d) for d in config.domains}
         rate = config.run.learning_rate
         self.training = Training(
@@ -200,6 +191,7 @@ class Course:
         }
 
     def learn(self, h_BTD: Tensor, ids_BT: Tensor) -> float:
+        """Add the gradient of a batch's mean next-token loss; returns that loss, nats."""
         loss = self.parts.nll(self.parts.upper.states(h_BTD), ids_BT).mean()
         loss.backward()
         return loss.item()
@@ -259,7 +251,19 @@ class Course:
                 "tokens": tokens,
                 "tokens_per_s": round(tokens / seconds, 2),
             }
-        return {"domains": domains, "parameters": self.parameters}
+        facts = {"seed": self.seed, "lower_seconds": round(self.lower_s, 3)}
+        return {"domains": domains, "parameters": self.parameters} | facts
+
+
+def _measured(course: Course, held_out: Mapping[str, Tensor]) -> FittedAdapters:
+    started = time.perf_counter()
+    losses = held_out_losses(course.parts, held_out)
+    facts = {
+        "evaluation_seconds": round(time.perf_counter() - started, 3),
+        "peak_memory_mib": round(_peak_memory_mib(course.parts.device), 1),
+    }
+    history = course.summary() | facts
+    return FittedAdapters(model=course.parts.model, losses=losses, history=history)
 
 
 @torch.inference_mode()

@@ -23,6 +23,8 @@ from mneme.routing.measure import dtw, return_gap, switch_lag
 from mneme.stats.rows import Row
 
 RUN_TOKENS = 3
+TIMING = {"hysteresis": "phase5_hysteresis_sec", "fatigue": "phase6_fatigue_sec"}
+"""The source's names of its phases' wall times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class Generation:
     """Mixing weights, a row a token."""
     text: str
     """Prompts and continuation."""
+    seconds: float
+    """Wall time of generating it, s."""
 
 
 def prompts_of(
@@ -111,8 +115,10 @@ def original_block(
         seed: published_keys(sequences, domains, config)
         for seed, sequences in read_generations(content).items()
     }
-    first = next(iter(by_seed.values()))
-    return run_block(rows_of(by_seed, part), published_keys={part: first[part]})
+    first = next(iter(by_seed))
+    timing = {TIMING[part]: _seconds(read_generations(content)[first], part)}
+    keys = {part: by_seed[first][part], "timing": timing}
+    return run_block(rows_of(by_seed, part), published_keys=keys)
 
 
 def measure_sequence(
@@ -210,6 +216,11 @@ def rows_of(by_seed: Mapping[int, Mapping[str, Any]], part: str) -> list[Row]:
             reason = None if value is not None else "constant over the dwell lengths: undefined"
             rows.append(Row(metric=name, value=value, n=1, seed=seed, reason=reason))
     return rows
+
+
+def _seconds(sequences: Sequence[Generation], part: str) -> float:
+    kinds = ("dwell",) if part == "fatigue" else ("aba", "amixba")
+    return round(sum(s.seconds for s in sequences if s.kind in kinds), 3)
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, float | None]]:

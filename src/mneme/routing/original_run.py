@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,14 +34,8 @@ def generate_sequences(
         Of the backbone; no special tokens are added.
     config : OriginalConfig
         Prompts, lengths, temperature.
-    pair : tuple of str
-        Domains A and B.
-    seed : int
-        Sampling seed.
-    device : torch.device
-        Where to compute.
-    log : callable
-        Called with a line a sequence.
+    pair, seed, device, log
+        Domains A and B; sampling seed; where to compute; called with a line a sequence.
 
     Returns
     -------
@@ -56,6 +51,7 @@ def generate_sequences(
         prompts_of(config, pair, encode=encode, decode=tokenizer.decode)
     ):
         ids = torch.tensor([encode(" ".join(prompts))], device=device)
+        started = time.perf_counter()
         out = model.generate(
             ids,
             new_tokens=config.new_tokens,
@@ -73,6 +69,7 @@ def generate_sequences(
                 prompt_tokens=[len(encode(prompt)) for prompt in prompts],
                 weights=out.gates[0].float().cpu().tolist(),
                 text=tokenizer.decode(out.ids[0]),
+                seconds=round(time.perf_counter() - started, 3),
             )
         )
     return made

@@ -80,6 +80,8 @@ class AdaptersStageConfig:
     """Adapter runs."""
     resamples: int
     """Bootstrap resamples."""
+    original: str
+    """Run that trains as the source does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,81 @@
+"""Rows of adapters.json from hand-made losses, and addresses of the room's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mneme.core.config import build
+from mneme.routing.adapters import adapter_runs, by_run
+from mneme.routing.config import RoutingConfig
+from mneme.routing.mixed_report import mixed_report
+from mneme.routing.paths import RoutingPaths
+
+ROOT = Path(__file__).parents[2]
+
+
+def losses(newest_on_old: float) -> dict:
+    """Two chunks a domain; adapter b hurts domain a by what is given."""
+    return {
+        "base": {"a": [4.0, 5.0], "b": [3.0, 3.0]},
+        "a": {"a": [3.5, 4.5], "b": [3.1, 3.1]},
+        "b": {"a": [3.5 + newest_on_old, 4.5 + newest_on_old], "b": [2.0, 2.2]},
+    }
+
+
+def history(seconds: float) -> dict:
+    return {"domains": {"a": {"seconds": seconds}, "b": {"seconds": 1.0}}}
+
+
+def values(block: dict) -> dict:
+    return {row["metric"]: row["value"] for row in block["rows"] if row["seed"] is None}
+
+
+def test_gain_forgetting_and_what_sleep_saved():
+    pairs = [("none", losses(0.6)), ("sleep", losses(0.1)), ("source", losses(0.0))]
+    runs = adapter_runs(
+        by_run(pairs),
+        by_run((name, history(2.0)) for name, _ in pairs),
+        ("a", "b"),
+        seeds=(0,),
+        resamples=100,
+        original="source",
+    )
+    none, sleep = values(runs["none"]), values(runs["sleep"])
+    assert none["gain.a"] == pytest.approx(0.5)
+    assert none["gain.b"] == pytest.approx(0.9)
+    assert none["forgetting.a"] == pytest.approx(0.6)
+    assert sleep["forgetting.a_minus_none"] == pytest.approx(-0.5)
+    assert "forgetting.b" not in none, "the last domain cannot be forgotten yet"
+    assert runs["source"]["published_keys"] == {"timing": {"phase3_training_sec": 3.0}}
+    assert "published_keys" not in runs["none"]
+
+
+def test_mixed_model_is_compared_with_the_known_domain_by_chunk():
+    one = {
+        "mixer": {"a": [2.0, 3.0]},
+        "uniform": {"a": [2.5, 3.5]},
+        "known": {"a": [1.9, 2.7]},
+    }
+    runs = mixed_report([one, one], domains=("a",), seeds=(0, 1), resamples=100)
+    assert values(runs["mixed"])["held_out_loss.a_minus_known"] == pytest.approx(0.2)
+    assert values(runs["mixed_uniform"])["held_out_loss.a"] == pytest.approx(3.0)
+    assert runs["mixed_known"]["rows"][0]["control_of"] == "mixed"
+
+
+def test_addresses_follow_the_settings():
+    with open(ROOT / "config/config.yaml", encoding="utf-8") as handle:
+        config = build(RoutingConfig, yaml.safe_load(handle)["routing"], where="routing")
+    paths = RoutingPaths(results="out", backbone="tiny", config=config)
+    assert paths.step("trace", "x.npz") == "out/routing/trace/tiny/x.npz"
+    assert paths.mixer_seeds("mixer_fit", "{mixer}", "mixer.json")[1] == (
+        "out/routing/mixer_fit/tiny/{mixer}/seed1/mixer.json"
+    )
+    weights = paths.adapter_weights("none")
+    assert len(weights) == len(config.domains) * len(config.adapters.seeds)
+    assert weights[0] == (
+        "out/routing/adapter_fit/tiny/none/seed0/adapters/shakespeare/adapter_model.safetensors"
+    )
+    assert paths.mixer_start("token") == []
