@@ -12,6 +12,7 @@ ROUTING = SETTINGS.routing
 DOMAINS = [domain.name for domain in ROUTING.domains]
 ADAPTER_RUNS = list(ROUTING.adapters.runs)
 MIXERS = list(ROUTING.mixers)
+READ_MIXERS = sorted({run.mixer for run in ROUTING.runs.values()})
 BLOCKS = rule_blocks(ROUTING, SETTINGS.chosen, name=BACKBONE, resources=SETTINGS.resources)
 PATHS = RoutingPaths(results=SETTINGS.results, backbone=BACKBONE, config=ROUTING)
 
@@ -138,7 +139,7 @@ rule routing_trace:
     input:
         tokens=rules.routing_prepare.output[0],
         model=backbone_files(),
-        mixers=expand(rules.routing_mixer_fit.output.weights, mixer=MIXERS),
+        mixers=expand(rules.routing_mixer_fit.output.weights, mixer=READ_MIXERS),
     output:
         PATHS.step("trace", "{phase}.npz"),
     log:
@@ -159,7 +160,7 @@ rule routing_trace:
 rule routing_original:
     input:
         adapters=PATHS.first_adapters(ROUTING.original.adapter_run),
-        mixers=expand(rules.routing_mixer_fit.output.weights, mixer="token"),
+        mixers=expand(rules.routing_mixer_fit.output.weights, mixer=ROUTING.original.mixer),
         model=backbone_files(),
     output:
         PATHS.step("original", "sequences.json"),
@@ -197,6 +198,7 @@ rule routing_mixer:
     input:
         records=expand(rules.routing_mixer_fit.output.records, mixer=MIXERS),
         losses=rules.routing_model.output.losses,
+        known=PATHS.adapter_seeds(ROUTING.adapters.headline, "losses.json")[0],
     output:
         result("mixer.json"),
         figures=multiext(result("mixer"), ".svg", ".png"),

@@ -75,10 +75,13 @@ def test_head_of_a_model(tiny_llama):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(7, 12), (2, 5, 12)])
+@pytest.mark.parametrize("shape", [(7, 12), (2, 5, 12), (6, 4)])
 def test_onednn_linear_equals_linear(bias, shape):
     generator = torch.Generator().manual_seed(1)
-    inputs = [torch.randn(shape, generator=generator), torch.randn(9, 12, generator=generator)]
+    inputs = [
+        torch.randn(shape, generator=generator),
+        torch.randn(9, shape[-1], generator=generator),
+    ]
     inputs += [torch.randn(9, generator=generator)] if bias else []
     inputs = [x.requires_grad_() for x in inputs]
     with OneDNNLinear():

@@ -53,16 +53,22 @@ def test_gain_forgetting_and_what_sleep_saved():
     assert "published_keys" not in runs["none"]
 
 
-def test_mixed_model_is_compared_with_the_known_domain_by_chunk():
-    one = {
-        "mixer": {"a": [2.0, 3.0]},
-        "uniform": {"a": [2.5, 3.5]},
-        "known": {"a": [1.9, 2.7]},
-    }
-    runs = mixed_report([one, one], domains=("a",), seeds=(0, 1), resamples=100)
-    assert values(runs["mixed"])["held_out_loss.a_minus_known"] == pytest.approx(0.2)
+def test_mixed_model_is_compared_by_chunk():
+    runs = mixed_report(
+        [{"a": [2.0, 3.0]}, {"a": [2.2, 3.2]}],
+        uniform={"a": [2.5, 3.5]},
+        known={"base": {"a": [4.0, 4.0]}, "a": {"a": [1.9, 2.7]}},
+        domains=("a",),
+        seeds=(0, 1),
+        resamples=100,
+    )
+    mixed = values(runs["mixed"])
+    assert mixed["held_out_loss.a"] == pytest.approx(2.6)
+    assert mixed["held_out_loss.a_minus_known"] == pytest.approx(0.3)
+    assert mixed["held_out_loss.a_minus_uniform"] == pytest.approx(-0.4)
+    assert mixed["held_out_loss.a_minus_base"] == pytest.approx(-1.4)
     assert values(runs["mixed_uniform"])["held_out_loss.a"] == pytest.approx(3.0)
-    assert runs["mixed_known"]["rows"][0]["control_of"] == "mixed"
+    assert [row["control_of"] for row in runs["mixed_known"]["rows"]] == ["mixed"]
 
 
 def test_addresses_follow_the_settings():

@@ -12,12 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mneme.core.artefacts import read_tensors, write_tensors
+from mneme.core.artefacts import read_json, read_tensors, write_tensors
 from mneme.core.config import plain
-from mneme.core.headline import read_headline, value_of
 from mneme.core.seeds import torch_generator
 from mneme.routing.calibrate import calibrate
-from mneme.routing.chunks import read_chunks, shuffle_labels
+from mneme.routing.chunks import limited, read_chunks, shuffle_labels
 from mneme.routing.config import CalibrationConfig, MixerConfig
 from mneme.routing.contrast import pool, supervised_contrast
 from mneme.routing.mixer_files import load_mixers
@@ -415,6 +414,7 @@ def fit_by_script(tmp_path, name, mixer, *, seeds, ours=()):
         "calibration": SETTINGS,
         "domains": ["d0", "d1"],
         "seeds": seeds,
+        "limit": None,
     }
     frame = {"snakemake": snakemake(tmp_path, config, **files)}
     runpy.run_path(str(SCRIPTS / "routing_mixer_fit.py"), init_globals=frame)
@@ -436,17 +436,22 @@ def test_scripts_fit_reload_continue_and_report(tmp_path):
     logits, _ = mixer(data["d1.test.ids"], data["d1.test"])
     assert (logits.argmax(-1) == 1).float().mean() > 0.99
 
-    config = {
-        "domains": ["d0", "d1"],
-        "mixers": mixers,
-        "calibration": SETTINGS,
-        "seeds": [0, 1],
-        "resamples": 200,
-    }
-    files = {"input": Files(records=records), "output": Files(tmp_path / "mixer.json")}
-    frame = {"snakemake": snakemake(tmp_path, config, **files)}
-    runpy.run_path(str(SCRIPTS / "routing_mixer.py"), init_globals=frame)
-    headline = read_headline(tmp_path / "mixer.json")
-    assert headline["phase"] == "mixer"
-    assert value_of(headline, "ours", "token_accuracy") > 0.99
-    assert headline["published"]["mistral_7b_fast"]["router_loss"] == 0.0665
+    report = MixerReportConfig(
+        domains=("d0", "d1"),
+        mixers=mixers,
+        calibration=SETTINGS,
+        seeds=(0, 1),
+        resamples=200,
+    )
+    blocks = mixer_report([read_json(path) for path in records], report)
+    found = {r["metric"]: r["value"] for r in blocks["ours"]["rows"] if r["seed"] is None}
+    assert found["token_accuracy"] > 0.99
+
+
+def test_a_limit_keeps_the_first_chunks_and_tokens_of_calibration_only():
+    data = planted()
+    cut = limited(data, ["d0", "d1"], (3, 5))
+    assert cut["d0.calibration"].shape[:2] == (3, 5)
+    assert torch.equal(cut["d1.calibration.ids"], data["d1.calibration.ids"][:3, :5])
+    assert torch.equal(cut["d0.test"], data["d0.test"])
+    assert limited(data, ["d0", "d1"], None).keys() == data.keys()

@@ -170,6 +170,9 @@ def test_contrasts_need_no_run_for_aa_and_skip_runs_that_are_gone():
 
 CONFIG = OriginalConfig(
     adapter_run="original",
+    mixer="original",
+    samples=50,
+    tokens=32,
     prompts={"a": "x", "b": "y z"},
     mix_prompt="m",
     new_tokens=12,
@@ -185,7 +188,7 @@ def generation(a, kind="aba", prompt_tokens=(20, 20, 20), seed=0):
     a = np.asarray(a, float)
     weights = np.stack([a, 1 - a], axis=1).tolist()
     return original.Generation(
-        kind=kind, seed=seed, prompt_tokens=prompt_tokens, weights=weights, text=""
+        kind=kind, seed=seed, prompt_tokens=prompt_tokens, weights=weights, text="", seconds=0.5
     )
 
 
@@ -232,7 +235,12 @@ def test_never_counts_as_lag_zero_also_at_the_very_end():
 def test_balance_is_between_the_two_domains_of_several():
     weights = np.tile([0.3, 0.6, 0.1], (80, 1))
     sequence = original.Generation(
-        kind="amixba", seed=0, prompt_tokens=(20, 20, 20), weights=weights.tolist(), text=""
+        kind="amixba",
+        seed=0,
+        prompt_tokens=[20, 20, 20],
+        weights=weights.tolist(),
+        text="",
+        seconds=0.5,
     )
     found = original.measure_sequence(sequence, PAIR, CONFIG)
     assert found["mix_balance"] == pytest.approx(0.5)
@@ -282,7 +290,9 @@ def test_the_original_block_has_a_row_a_seed_and_the_first_seed_s_keys(part):
     content = [vars(s) | {"prompt_tokens": list(s.prompt_tokens)} for s in sequences(0)]
     content += [{**record, "seed": 1} for record in content]
     block = original.original_block(content, PAIR, CONFIG, part=part)
-    assert set(block["published_keys"]) == {part}
+    assert set(block["published_keys"]) == {part, "timing"}
+    timing = {"hysteresis": {"phase5_hysteresis_sec": 1.0}, "fatigue": {"phase6_fatigue_sec": 1.5}}
+    assert block["published_keys"]["timing"] == timing[part]
     assert {r["seed"] for r in block["rows"]} == {0, 1}
     assert all(r["value"] is not None or r["reason"] for r in block["rows"])
     name = {"hysteresis": "test_aba.switch_lag_BA", "fatigue": "tests[2].python_block_length"}

@@ -12,12 +12,13 @@ with stage(snakemake) as job:
     runs = mixer_report(records, config)
     svg, png = job.output.figures
     save_figure(mixer_figure(runs, config.domains), svg=svg, png=png)
-    # The source's router sees token ids only: its run is `token`.
-    seconds = next(record["seconds"] for record in records if record["name"] == "token")
-    timing = {"timing": {"phase4_calibration_sec": seconds}}
-    runs["original"] = {**runs["token"], "published_keys": timing}
+    seconds = next(record["seconds"] for record in records if record["name"] == "original")
+    runs["original"]["published_keys"] = {"timing": {"phase4_calibration_sec": seconds}}
+    losses = [read_json(path) for path in job.input.losses]
     runs |= mixed_report(
-        [read_json(path) for path in job.input.losses],
+        [seed["mixer"] for seed in losses],
+        uniform=losses[0]["uniform"],
+        known=read_json(job.input.known),
         domains=config.domains,
         seeds=config.seeds,
         resamples=config.resamples,

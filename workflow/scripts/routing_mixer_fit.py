@@ -6,11 +6,12 @@ from mneme.core.artefacts import read_tensors, write_json, write_tensors
 from mneme.core.seeds import torch_generator
 from mneme.core.stage import stage
 from mneme.routing.calibrate import MixerFitConfig, calibrate
+from mneme.routing.chunks import limited
 
 with stage(snakemake) as job:
     config = job.settings(MixerFitConfig, where="routing")
     device = job.use_torch()
-    data = read_tensors(job.input.states)
+    data = limited(read_tensors(job.input.states), config.domains, config.limit)
     starts = {Path(path).parent.name: Path(path).parent for path in job.input.ours}
     for seed, weights, record in zip(
         config.seeds, job.output.weights, job.output.records, strict=True

@@ -29,7 +29,12 @@ with stage(snakemake) as job:
     ):
         model = TemporalLora(backbone.model, adapters, mixer=mixer, gate_layer=layer)
         model.save_pretrained(Path(model_file).parent)
-        losses = mixed_losses(model, held_out, batch=config.batch, device=device)
-        job.log(f"seed {seed}: { ({k: sum(v) / len(v) for k, v in losses['mixer'].items()}) }")
+        kinds = ("mixer", "uniform") if seed == config.seeds[0] else ("mixer",)
+        losses = {
+            kind: mixed_losses(
+                model, held_out, uniform=kind == "uniform", batch=config.batch, device=device
+            )
+            for kind in kinds
+        }
         write_json(loss_file, losses)
         model.unmix()

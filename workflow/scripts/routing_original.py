@@ -16,14 +16,14 @@ with stage(snakemake) as job:
     device = job.use_torch()
     backbone = load(config.backbone, device=device, resources=config.resources)
     folders = {Path(path).parent.name: Path(path).parent for path in job.input.adapters}
-    mixers = load_mixers(job.input.mixers, device=device)["token"]
+    mixers = load_mixers(job.input.mixers, device=device)[config.original.mixer]
     sequences = []
     for seed, mixer in zip(config.seeds, mixers, strict=True):
         model = TemporalLora(
             backbone.model,
             {name: folders[name] for name in config.domains},
             mixer=mixer,
-            gate_layer=config.backbone.gate_layer,
+            gate_layer=0,  # the router sees token ids only, adapters sit on every layer
         )
         sequences += generate_sequences(
             model,

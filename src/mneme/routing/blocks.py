@@ -86,6 +86,7 @@ def _mixer_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str,
             "calibration": config.calibration,
             "domains": domains,
             "seeds": config.seeds,
+            "limit": _limit(config, wildcards.mixer),
         },
         "routing_model": {
             **chosen,
@@ -101,6 +102,12 @@ def _mixer_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str,
             "resamples": config.protocol.resamples,
         },
     }
+
+
+def _limit(config: RoutingConfig, mixer: str) -> list[int] | None:
+    """Return (chunks, tokens) of the source's own calibration, None for every other mixer."""
+    original = config.original
+    return [original.samples, original.tokens] if mixer == original.mixer else None
 
 
 def _measure_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str, Block]:

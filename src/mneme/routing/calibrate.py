@@ -46,6 +46,8 @@ class MixerFitConfig:
     """Names of the domains, in order; at least two."""
     seeds: tuple[int, ...]
     """Training seeds."""
+    limit: tuple[int, int] | None
+    """Use only so many calibration chunks a domain, and so many of their first tokens."""
 
     def __post_init__(self) -> None:
         require(len(self.domains) >= 2, "domains", "a list of at least two", self.domains)

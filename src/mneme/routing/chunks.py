@@ -35,6 +35,29 @@ class Chunks:
         return Chunks(**{field.name: getattr(self, field.name)[index] for field in fields})
 
 
+def limited(
+    data: Mapping[str, Tensor], domains: Sequence[str], limit: tuple[int, int] | None
+) -> dict[str, Tensor]:
+    """Keep only the first chunks, and their first tokens, of the calibration part.
+
+    Parameters
+    ----------
+    data : mapping of str to Tensor
+        As for `read_chunks`.
+    domains : sequence of str
+        Names.
+    limit : (int, int) or None
+        Chunks a domain and tokens a chunk; None keeps everything.
+    """
+    out = dict(data)
+    if limit is not None:
+        chunks, tokens = limit
+        for domain in domains:
+            for key in (f"{domain}.calibration", f"{domain}.calibration.ids"):
+                out[key] = data[key][:chunks, :tokens]
+    return out
+
+
 def read_chunks(
     data: Mapping[str, Tensor], domains: Sequence[str], part: Part, *, device: torch.device
 ) -> Chunks:

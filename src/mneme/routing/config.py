@@ -226,6 +226,12 @@ class OriginalConfig:
 
     adapter_run: str
     """Adapter run whose adapters generate."""
+    mixer: str
+    """Mixer that routes (the source's sees token ids only), calibrated as below."""
+    samples: int
+    """Calibration chunks a domain for that mixer."""
+    tokens: int
+    """Their length, tokens."""
     prompts: dict[str, str]
     """Domain name -> prompt."""
     mix_prompt: str
@@ -245,6 +251,8 @@ class OriginalConfig:
 
     def __post_init__(self) -> None:
         require(self.new_tokens >= 1, "new_tokens", "at least 1", self.new_tokens)
+        require(self.samples >= 2, "samples", "at least 2", self.samples)
+        require(self.tokens >= 1, "tokens", "at least 1", self.tokens)
         require(self.temperature > 0, "temperature", "positive", self.temperature)
         require(len(self.dwell_tokens) >= 2, "dwell_tokens", "at least 2", self.dwell_tokens)
 
@@ -295,6 +303,9 @@ class RoutingConfig:
         known = sorted(self.adapters.runs)
         run = self.original.adapter_run
         require(run in known, "original.adapter_run", f"one of {known}", run)
+        mixer = self.original.mixer
+        ok = mixer in self.mixers and self.mixers[mixer].strategy == "token"
+        require(ok, "original.mixer", "a mixer of strategy token", mixer)
 
 
 @dataclass(frozen=True, kw_only=True)

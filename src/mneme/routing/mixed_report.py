@@ -13,14 +13,17 @@ import numpy as np
 from mneme.core.headline import run_block
 from mneme.core.seeds import numpy_generator
 from mneme.stats.intervals import crossed_mean
+from mneme.stats.rows import Row, row_of
 
-RUNS = {"mixed": "mixer", "mixed_uniform": "uniform", "mixed_known": "known"}
-"""Run -> gates: the mixer's own, 1/K each, one-hot on the true domain."""
+Losses = Mapping[str, Sequence[float]]
+"""Domain -> nats/token of each chunk."""
 
 
 def mixed_report(
-    losses: Sequence[Mapping[str, Mapping[str, Sequence[float]]]],
+    mixer: Sequence[Losses],
     *,
+    uniform: Losses,
+    known: Mapping[str, Losses],
     domains: Sequence[str],
     seeds: Sequence[int],
     resamples: int,
@@ -29,8 +32,12 @@ def mixed_report(
 
     Parameters
     ----------
-    losses : sequence of mapping
-        A seed each, in the order of `seeds`: gates -> domain -> nats/token of each chunk.
+    mixer : sequence of mapping
+        Losses under the mixer's gates, a seed each, in the order of `seeds`.
+    uniform : mapping
+        Losses under gates of 1/K.
+    known : mapping
+        Adapter (or `base`) -> losses of that adapter alone (`losses.json` of its run).
     domains, seeds : sequence
         Names and mixer seeds.
     resamples : int
@@ -39,32 +46,43 @@ def mixed_report(
     Returns
     -------
     dict
-        `mixed`, `mixed_uniform`, `mixed_known` -> block with rows `held_out_loss.<domain>`; `mixed`
-        also holds them minus the known-domain gates', paired by chunk.
+        Runs `mixed`, `mixed_uniform` and `mixed_known` (every domain under its own adapter), each a
+        block with rows `held_out_loss.<domain>`; `mixed` also holds them minus the base's, the
+        uniform gates' and the known domain's, paired by chunk.
     """
+    arrays = {
+        "mixed": {d: np.array([seed[d] for seed in mixer]) for d in domains},
+        "mixed_uniform": {d: np.array([uniform[d]]) for d in domains},
+        "mixed_known": {d: np.array([known[d][d]]) for d in domains},
+    }
+    base = {d: np.array([known["base"][d]]) for d in domains}
     blocks = {}
-    for run, gates in RUNS.items():
-        values = {
-            f"held_out_loss.{domain}": np.array([seed[gates][domain] for seed in losses])
-            for domain in domains
-        }
+    for run, by_domain in arrays.items():
+        values = {f"held_out_loss.{d}": v for d, v in by_domain.items()}
         if run == "mixed":
+            others = {"base": base, **{k.split("_")[1]: arrays[k] for k in list(arrays)[1:]}}
             values |= {
-                f"held_out_loss.{domain}_minus_known": values[f"held_out_loss.{domain}"]
-                - np.array([seed["known"][domain] for seed in losses])
-                for domain in domains
+                f"held_out_loss.{d}_minus_{name}": by_domain[d] - other[d]
+                for name, other in others.items()
+                for d in domains
             }
         rows = [
             row
             for metric, values_SN in values.items()
-            for row in crossed_mean(
-                values_SN, resamples=resamples, generator=numpy_generator(0, "bootstrap", metric)
-            ).rows(
-                metric,
-                unit="nats/token",
-                seeds=tuple(seeds),
-                control_of=None if run == "mixed" else "mixed",
-            )
+            for row in _rows(metric, values_SN, run, seeds=seeds, resamples=resamples)
         ]
         blocks[run] = run_block(rows)
     return blocks
+
+
+def _rows(
+    metric: str, values_SN: np.ndarray, run: str, *, seeds: Sequence[int], resamples: int
+) -> list[Row]:
+    """Return the row over seeds; rows a seed only for what depends on the mixer's seed."""
+    found = crossed_mean(
+        values_SN, resamples=resamples, generator=numpy_generator(0, "bootstrap", metric)
+    )
+    control = None if run == "mixed" else "mixed"
+    if run == "mixed":
+        return found.rows(metric, unit="nats/token", seeds=tuple(seeds), control_of=control)
+    return [row_of(metric, found.interval, n=found.n, unit="nats/token", control_of=control)]
