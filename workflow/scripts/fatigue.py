@@ -2,7 +2,7 @@
 
 from mneme.core.artefacts import read_arrays, read_json, save_figure
 from mneme.core.stage import stage
-from mneme.report.routing import fatigue_figure
+from mneme.report.fatigue import fatigue_figure
 from mneme.routing.fatigue import PUBLISHED, fatigue
 from mneme.routing.original import original_block
 from mneme.routing.stages import MeasureStageConfig

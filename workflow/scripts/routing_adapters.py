@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mneme.core.artefacts import read_json, save_figure
 from mneme.core.stage import stage
-from mneme.report.routing import adapters_figure
+from mneme.report.training import adapters_figure
 from mneme.routing.adapters import PUBLISHED, adapter_runs, by_run
 from mneme.routing.stages import AdaptersStageConfig
 

@@ -2,7 +2,7 @@
 
 from mneme.core.artefacts import read_json, save_figure
 from mneme.core.stage import stage
-from mneme.report.routing import mixer_figure
+from mneme.report.training import mixer_figure
 from mneme.routing.mixed_report import mixed_report
 from mneme.routing.mixer_report import PUBLISHED, MixerReportConfig, mixer_report
 

@@ -146,7 +146,7 @@ def _sentence(error: Exception) -> str | None:
         return str(ArtefactError("no space left on the disk: free some space and run again"))
     if type(error).__name__ == "OutOfMemoryError":
         return (
-            "CUDA is out of memory: lower routing.protocol.batch, routing.adapters.batch or "
-            "routing.adapters.tokens, or set the backbone's dtype to bfloat16"
+            "CUDA is out of memory: lower routing.protocol.batch, or batch and tokens of "
+            "routing.adapters.runs, or set the backbone's dtype to bfloat16"
         )
     return None

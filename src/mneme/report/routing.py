@@ -5,8 +5,7 @@ A run or metric that a config leaves out leaves its curve out; an undefined valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,17 +16,13 @@ from mneme.report.style import (
     BLACK,
     DASHES,
     GREY,
-    MARKERS,
     OURS,
-    PALETTE,
     SMALL,
-    TEXT,
     Line,
     Runs,
     control_style,
     draw_forest,
     draw_line,
-    draw_matrix,
     dress,
     legend,
     line_of,
@@ -39,7 +34,6 @@ from mneme.report.style import (
 )
 
 TRAJECTORY_CONTROLS = ("aa", "blocked", "reset", "shuffled_b", "token")
-DWELL_CONTROLS = ("aa", "blocked", "reset", "shuffled_b", "token")
 NOTES = {
     "ours": "real: A → B → A",
     "aa": "A → A′ → A",
@@ -59,6 +53,8 @@ MIXER_NOTES = {
     "probe": "linear probe",
 }
 NOTES |= {name: note for name, note in MIXER_NOTES.items() if name != "ours"}
+UNROUTED = ("untrained", "shuffled_labels")
+"""Routers that never reach the threshold: their lag is the segment's length and says nothing."""
 GAP_DELTA = 0.1
 """Return gap that the source calls a memory; the smallest one that matters."""
 
@@ -146,7 +142,7 @@ def _draw_bands(axis: Axes, runs: Runs, *, start: int = 0) -> None:
         bands = runs.get(run, {}).get("bands")
         if bands:
             x = [position - start for position in bands["position"]]
-            axis.plot(x, bands["mean"], label=_label(run), **control_style(index))
+            axis.plot(x, bands["mean"], label=label(run), **control_style(index))
     bands = runs.get("ours", {}).get("bands")
     if bands:
         line = Line(
@@ -155,7 +151,7 @@ def _draw_bands(axis: Axes, runs: Runs, *, start: int = 0) -> None:
             low=bands["low"],
             high=bands["high"],
         )
-        draw_line(axis, line, color=OURS, linewidth=2, label=_label("ours"))
+        draw_line(axis, line, color=OURS, linewidth=2, label=label("ours"))
 
 
 def _segment_tokens(runs: Runs) -> int | None:
@@ -171,7 +167,7 @@ def _lag_curve(axis: Axes, runs: Runs, pair: tuple[str, str]) -> None:
     lag = told(row_of(runs, "ours", "switch_lag_BA"), unit="tokens")
     dress(
         axis,
-        title=f"How long until {pair[0]} has the weight θ again?",
+        title="How long until A has the weight θ?",
         x="threshold θ (weight)",
         y="switch lag into the second A, tokens",
         answer=f"ours at the headline θ: {lag}" if lag else "",
@@ -179,10 +175,10 @@ def _lag_curve(axis: Axes, runs: Runs, pair: tuple[str, str]) -> None:
     for index, run in enumerate((*TRAJECTORY_CONTROLS, "bab")):
         line = line_of(runs, run, _thresholds(runs, run))
         if line is not None:
-            draw_line(axis, line, label=_label(run), **control_style(index))
+            draw_line(axis, line, label=label(run), **control_style(index))
     line = line_of(runs, "ours", _thresholds(runs, "ours"))
     if line is not None:
-        draw_line(axis, line, label=_label("ours"), color=OURS, linewidth=2, marker="o")
+        draw_line(axis, line, label=label("ours"), color=OURS, linewidth=2, marker="o")
         axis.set_xticks(line.x, [f"{x:g}" for x in line.x])
     axis.set_ylim(bottom=0)
     legend(axis, loc="upper left")
@@ -193,9 +189,9 @@ def _thresholds(runs: Runs, run: str) -> dict[float, str]:
     found = {}
     for name in names:
         metric, _, theta = name.partition("@")
-        if metric == "switch_lag_BA" and theta and not theta.endswith("_median"):
-            if "_minus_" not in theta:
-                found[float(theta)] = name
+        other = theta.endswith("_median") or "_minus_" in theta
+        if metric == "switch_lag_BA" and theta and not other:
+            found[float(theta)] = name
     return dict(sorted(found.items()))
 
 
@@ -203,7 +199,7 @@ def _contrasts(axes: Sequence[Axes], runs: Runs) -> None:
     """Forest of ours minus each control: return gap on the left, lag on the right."""
     metrics = ("return_gap_cosine", "switch_lag_BA")
     controls = _controls_of(runs, metrics)
-    names = [_label(control, "− ", between="\n") for control in controls]
+    names = [label(control, "− ", between="\n") for control in controls]
     _forests(
         axes,
         runs,
@@ -272,10 +268,11 @@ def _controls_of(runs: Runs, metrics: Sequence[str]) -> list[str]:
     for row in runs.get("ours", {}).get("rows", ()):
         for metric in metrics:
             head, minus, control = row["metric"].partition("_minus_")
-            if head == metric and minus and control not in found:
+            if head == metric and minus and control not in (*found, *UNROUTED):
                 found.append(control)
     return found
 
 
-def _label(run: str, sign: str = "", *, between: str = ": ") -> str:
+def label(run: str, sign: str = "", *, between: str = ": ") -> str:
+    """Return a run's name with the words that say what it is."""
     return f"{sign}{run}{between}{NOTES[run]}" if run in NOTES else f"{sign}{run}"

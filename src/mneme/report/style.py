@@ -123,7 +123,7 @@ def short(value: float) -> str:
     """Write a number with as many digits as a reader of a figure needs."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
     text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")  # noqa: RUF001
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def draw_line(axis: Axes, line: Line, **style: Any) -> None:
@@ -142,14 +142,19 @@ def control_style(index: int) -> dict[str, Any]:
 
 
 def draw_forest(
-    axis: Axes, rows: Sequence[Mapping[str, Any] | None], seeds: Sequence[Sequence[float]], **style: Any
+    axis: Axes,
+    rows: Sequence[Mapping[str, Any] | None],
+    seeds: Sequence[Sequence[float]],
+    **style: Any,
 ) -> None:
     """Draw one interval a line from the top down; small ticks are the single seeds."""
     color = style.pop("color")
     for place, (row, values) in enumerate(zip(rows, seeds, strict=True)):
         shade = color[place] if isinstance(color, list) else color
         if values:
-            axis.plot(values, [place + 0.2] * len(values), "|", color=shade, markersize=5, alpha=0.6)
+            axis.plot(
+                values, [place + 0.2] * len(values), "|", color=shade, markersize=5, alpha=0.6
+            )
         if row is None:
             continue
         if row["low"] is not None and row["high"] is not None:
