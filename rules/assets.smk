@@ -15,6 +15,7 @@ rule env_check:
         result("env.json"),
     log:
         result("logs/env_check.log"),
+    priority: 100  # first: a run that asks for a GPU stops here when there is none
     conda:
         ENV
     threads: SETTINGS.threads

@@ -7,7 +7,7 @@ makes   nothing
 from pathlib import Path
 
 from mneme.core.code import code_of
-from mneme.core.config import plain
+from mneme.core.config import fingerprint
 from mneme.core.workflow import stage_params
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.paths import RoutingPaths

@@ -1,6 +1,6 @@
 """Room `routing`: TemporalLoRA, adapters, Time Mixer, hysteresis, fatigue.
 
-needs   corpora, a backbone, env.json (a run that asks for a GPU stops there)
+needs   corpora, a backbone
 makes   model.json adapters.json mixer.json hysteresis.json fatigue.json, figures beside them
 steps   routing_prepare -> model_load
                         -> routing_adapter_fit (a run) -> routing_adapters, routing_original
@@ -21,7 +21,6 @@ rule routing_prepare:
     input:
         corpora=[resource(f"corpora/{domain.corpus}.jsonl") for domain in ROUTING.domains],
         model=backbone_files(),
-        env=ancient(result("env.json")),
     output:
         PATHS.step("prepare", "tokens.npz"),
     log:

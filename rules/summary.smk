@@ -31,7 +31,7 @@ rule summary:
             "summary",
             {
                 "backbone": SETTINGS.chosen,
-                "settings": SETTINGS,
+                "config_hash": fingerprint(SETTINGS),
                 "expected": {
                     phase: code_of(script_path(rule)) for phase, rule in HEADLINES.items()
                 },

@@ -111,7 +111,7 @@ def step_gate(
     seeds: int = 2,
     texts: int = 6,
 ) -> Callable[[str, str, int], np.ndarray]:
-    """Gate that holds .999, `entry` tokens late into the middle, `lag(context, n)` into the last."""
+    """Gate that holds .999, `entry` tokens late into the middle, `lag(...)` into the last."""
 
     def weights(mixer: str, context: str, n: int) -> np.ndarray:
         del mixer

@@ -247,3 +247,9 @@ def _project():
 
 def _plain(name):
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_no_rule_hides_stale_results_behind_ancient():
+    # docs/decisions/no_ancient.md
+    for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
+        assert "ancient(" not in path.read_text(encoding="utf-8"), path

@@ -88,7 +88,7 @@ def test_torch_is_resolved_and_named(run):
         (
             "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried ...')",
             {},
-            "CUDA is out of memory: lower routing.protocol.batch, or batch and tokens of routing.adapters.runs",
+            "CUDA is out of memory: lower routing.protocol.batch, or batch and tokens of routing.",
         ),
     ],
 )

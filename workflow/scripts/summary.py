@@ -15,7 +15,7 @@ with stage(snakemake) as job:
         code=job.params.code,
         expected=config["expected"],
         backbone=config["backbone"],
-        config=config["settings"],
+        config_hash=config["config_hash"],
         commit=commit_of("."),
     )
     write_json(job.output[0], summary)

@@ -79,7 +79,7 @@ def fatigue_figure(runs: Runs, published: Mapping[str, Any], pair: tuple[str, st
     axes = figure.subplots(2, 3).ravel()
     for axis, panel in zip(axes, PANELS, strict=True):
         _panel(axis, runs, panel, published.get("mistral_7b_fast", {}))
-    legend(axes[0], loc="upper left")
+    legend(axes[3], loc="lower right")
     return figure
 
 

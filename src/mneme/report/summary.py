@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,23 @@ from mneme.core.artefacts import read_json
 from mneme.core.config import fingerprint
 
 Json = Mapping[str, Any]
+
+HEADLINE_ROWS = (
+    r"model \S+ held_out_loss\S*",
+    r"adapters (none|sleep|replay|original) (gain|forgetting)\.[a-z]+",
+    r"adapters (sleep|replay) forgetting\.[a-z]+_minus_none",
+    r"mixer (ours|token|original|probe|shuffled_labels) token_accuracy",
+    r"mixer mixed held_out_loss\.[a-z]+(_minus_(base|known))?",
+    r"hysteresis ours (switch_lag_(AB|BA|mixA)|return_gap_(cosine|repeated_cosine|mixed_cosine))",
+    r"hysteresis ours (switch_lag_BA|return_gap_cosine)_minus_(aa|blocked|reset|shuffled_b)",
+    r"hysteresis ours (mix_entropy|mix_balance|switching_asymmetry_signed)",
+    r"hysteresis (token|ema_oracle|probe) (switch_lag_BA|return_gap_cosine)_minus_aa",
+    r"fatigue ours (switch_lag|tail_area_32)\.per_doubling",
+    r"fatigue ours deep_crystallization_ratio(_after_32|_last_16|_excess)?\.per_doubling",
+    r"fatigue ours (switch_lag|tail_area_32)_minus_(aa|blocked)\.per_doubling",
+    r"fatigue ours (switch_lag|deep_crystallization_ratio)\.pearson",
+)
+"""Rows of `table`, as patterns of `phase run metric`."""
 
 
 def summarise(
@@ -99,13 +117,11 @@ def refuse_stale(headlines: Mapping[str, Json], expected: Mapping[str, str]) -> 
 def table(summary: Json, *, all_rows: bool = False) -> str:
     """Lay the headline values out as text.
 
-    Without `all_rows`: no controls, no metric at a setting of its own (`name@setting`), and in a
-    phase that has a run `ours` only that and `original`.
+    Without `all_rows`: only the rows that `HEADLINE_ROWS` names, those that a claim rests on.
     """
     lines, hidden = [], 0
     for phase, run, metric, row in _rows(summary["values"]):
-        first = "ours" not in summary["values"][phase] or run in ("ours", "original")
-        if all_rows or (first and row["control_of"] is None and "@" not in metric):
+        if all_rows or any(re.fullmatch(rows, f"{phase} {run} {metric}") for rows in HEADLINE_ROWS):
             lines.append(
                 (phase, run, metric, _number(row), "" if row["n"] is None else f"n={row['n']}")
             )

@@ -85,7 +85,8 @@ def mixer_figure(runs: Runs, domains: Sequence[str]) -> Figure:
                 linewidth=2 if name == "ours" else 1.3,
                 label=name,
             )
-    legend(curves, loc="upper right")
+    curves.xaxis.get_major_locator().set_params(integer=True)
+    legend(curves, loc="center right")
     shown = [name for name in runs if row_of(runs, name, "token_accuracy")]
     draw_forest(
         accuracy,

@@ -41,9 +41,7 @@ class RoutingPaths:
     def first_adapters(self, run: str) -> list[str]:
         """Return the weights of every domain's adapter under the first adapter seed."""
         domains = self.config.domains
-        return [
-            self.adapter_seeds(run, "adapters", domain.name, WEIGHTS)[0] for domain in domains
-        ]
+        return [self.adapter_seeds(run, "adapters", domain.name, WEIGHTS)[0] for domain in domains]
 
     def mixer_seeds(self, step: str, *path: str) -> list[str]:
         """Return a file of a step for every mixer seed; the last part is the file's name."""
