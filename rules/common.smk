@@ -44,6 +44,12 @@ def resource(path):
     return f"{SETTINGS.resources}/{path}"
 
 
+def figure(phase, room):
+    """Return the figure of a phase, with its caption for `snakemake --report`."""
+    caption = Path(workflow.basedir) / "workflow" / "report" / f"{phase}.rst"
+    return report(result(f"{phase}.svg"), caption=str(caption), category=room)
+
+
 def backbone_files():
     """Return the files of the backbone that jobs depend on, none when the hub keeps them."""
     entry = SETTINGS.chosen

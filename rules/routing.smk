@@ -182,7 +182,8 @@ rule routing_adapters:
         histories=expand(rules.routing_adapter_fit.output.histories, run=ADAPTER_RUNS),
     output:
         result("adapters.json"),
-        figures=multiext(result("adapters"), ".svg", ".png"),
+        svg=figure("adapters", "routing"),
+        png=result("adapters.png"),
     log:
         result("logs/routing_adapters.log"),
     conda:
@@ -200,7 +201,8 @@ rule routing_mixer:
         known=PATHS.adapter_seeds(ROUTING.adapters.headline, "losses.json")[0],
     output:
         result("mixer.json"),
-        figures=multiext(result("mixer"), ".svg", ".png"),
+        svg=figure("mixer", "routing"),
+        png=result("mixer.png"),
     log:
         result("logs/routing_mixer.log"),
     conda:
@@ -217,7 +219,8 @@ rule hysteresis:
         original=rules.routing_original.output[0],
     output:
         result("hysteresis.json"),
-        figures=multiext(result("hysteresis"), ".svg", ".png"),
+        svg=figure("hysteresis", "routing"),
+        png=result("hysteresis.png"),
     log:
         result("logs/hysteresis.log"),
     conda:
@@ -234,7 +237,8 @@ rule fatigue:
         original=rules.routing_original.output[0],
     output:
         result("fatigue.json"),
-        figures=multiext(result("fatigue"), ".svg", ".png"),
+        svg=figure("fatigue", "routing"),
+        png=result("fatigue.png"),
     log:
         result("logs/fatigue.log"),
     conda:

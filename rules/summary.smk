@@ -20,7 +20,7 @@ rule summary:
     input:
         headlines=[result(f"{phase}.json") for phase in HEADLINES],
     output:
-        result("summary.json"),
+        report(result("summary.json"), caption="../workflow/report/summary.rst", category="summary"),
     log:
         result("logs/summary.log"),
     localrule: True

@@ -16,5 +16,6 @@ with stage(snakemake) as job:
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="fatigue")
     job.headline(job.output[0], phase="fatigue", runs=runs, published=PUBLISHED)
-    svg, png = job.output.figures
-    save_figure(fatigue_figure(runs, PUBLISHED, config.pair), svg=svg, png=png)
+    save_figure(
+        fatigue_figure(runs, PUBLISHED, config.pair), svg=job.output.svg, png=job.output.png
+    )

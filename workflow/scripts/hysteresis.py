@@ -16,5 +16,4 @@ with stage(snakemake) as job:
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="hysteresis")
     job.headline(job.output[0], phase="hysteresis", runs=runs, published=PUBLISHED)
-    svg, png = job.output.figures
-    save_figure(hysteresis_figure(runs, config.pair), svg=svg, png=png)
+    save_figure(hysteresis_figure(runs, config.pair), svg=job.output.svg, png=job.output.png)

@@ -23,5 +23,4 @@ with stage(snakemake) as job:
         original=config.original,
     )
     job.headline(job.output[0], phase="adapters", runs=runs, published=PUBLISHED)
-    svg, png = job.output.figures
-    save_figure(adapters_figure(runs, config.domains), svg=svg, png=png)
+    save_figure(adapters_figure(runs, config.domains), svg=job.output.svg, png=job.output.png)

@@ -10,8 +10,7 @@ with stage(snakemake) as job:
     config = job.settings(MixerReportConfig, where="routing")
     records = [read_json(path) for path in job.input.records]
     runs = mixer_report(records, config)
-    svg, png = job.output.figures
-    save_figure(mixer_figure(runs, config.domains), svg=svg, png=png)
+    save_figure(mixer_figure(runs, config.domains), svg=job.output.svg, png=job.output.png)
     seconds = next(record["seconds"] for record in records if record["name"] == "original")
     runs["original"]["published_keys"] = {"timing": {"phase4_calibration_sec": seconds}}
     losses = [read_json(path) for path in job.input.losses]
