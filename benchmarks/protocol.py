@@ -19,7 +19,7 @@ from mneme.routing.config import ProtocolConfig
 from mneme.routing.sequences import Family, fatigue_families
 from mneme.routing.trace import gate, trace_batch
 
-TEXTS, SEGMENT, DWELLS, ROUNDS = 4, 64, (16, 24, 40, 64, 112, 192, 320, 512), 3
+TEXTS, SEGMENT, DWELLS, ROUNDS = 2, 64, (16, 64, 256), 3
 CPU = torch.device("cpu")
 CONTEXTS = ("real", "same_domain", "swapped", "shuffled", "blocked", "reset")
 TARGET = harness.Target(name="protocol / sequential", ours="ours", against="plain", at_least=5.0)

@@ -2,7 +2,8 @@
 
 A speed measurement only: the weights are random, so nothing that is calibrated or measured means
 anything. On the GPU machine, from the root of the repository, where nothing need be installed or
-downloaded (bring `resources/corpora`, or add `--random-tokens`):
+downloaded (bring `resources/corpora`, or add `--random-tokens`; the same with `mistral-7b`, which
+is the model that the source timed):
 
     export PYTHONPATH=src PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
     python3 benchmarks/suite.py --backbone llama3-8b --device cuda --dtype bfloat16 \

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import importlib.metadata
+import os
 import sys
 import time
 import traceback
@@ -66,6 +67,7 @@ class Stage:
         """Set threads and determinism, resolve `params.device`, and return the torch device."""
         import torch
 
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -85,6 +85,8 @@ def load(
     rule = f"below the {depth} layers of {config.name}"
     require(config.gate_layer < depth, "gate_layer", rule, config.gate_layer)
     model.eval().requires_grad_(False)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # or the clock stops before the copies do
     return Backbone(model, tokenizer, config, round(time.perf_counter() - started, 3))
 
 

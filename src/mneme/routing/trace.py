@@ -80,10 +80,14 @@ def read_family(
 
 
 def _crop(cache: Any, length: int) -> None:
-    """Keep the first `length` positions (negative: transformers removes that many)."""
+    """Keep the first `length` positions (negative: that many are removed).
+
+    By layer: before transformers 5.2x the cache also has the layers above k, which never ran.
+    """
     extra = cache.get_seq_length() - length
-    if extra > 0:
-        cache.crop(-extra)
+    for layer in cache.layers:
+        if extra > 0 and layer.is_initialized:
+            layer.crop(-extra)
 
 
 def _read_last(lower: Lower, last: Tensor, cache: Any, *, position: int) -> Tensor:
