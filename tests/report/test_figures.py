@@ -60,7 +60,7 @@ def test_dwell_curves_draw_the_rows_in_order_of_dwell():
     drawn = lines(figure)
     assert ([16.0, 64.0, 256.0], [1.0, 3.0, 5.0]) in drawn
     assert ([22.0, 50.0], [2.8, 5.5]) in drawn, "published points are drawn"
-    assert len(figure.axes) == len(PANELS)
+    assert len(figure.axes) == len(PANELS) + 1, "a panel each, and the legend's"
 
 
 def test_loss_matrix_and_forgetting():
@@ -69,7 +69,7 @@ def test_loss_matrix_and_forgetting():
     rows = [row(f"loss.{adapter}.{domain}", v) for (adapter, domain), v in losses.items()]
     figure = adapters_figure({"sleep": run_block([*rows, row("forgetting.a", 0.3)])}, ("a", "b"))
     texts = {text.get_text() for text in figure.axes[0].texts}
-    assert {"4.00", "3.50", "3.80", "2.50"} <= texts
+    assert {"4.000", "3.500\n(−0.500)", "3.800\n(−0.200)", "2.500\n(−0.500)"} <= texts
     image = np.asarray(figure.axes[0].get_images()[0].get_array())
     assert image[1].tolist() == pytest.approx([-0.5, 0.1])
     assert ([0.3], [0]) in lines(figure)
@@ -88,6 +88,7 @@ def test_nothing_at_all_still_draws():
     assert hysteresis_figure({}, PAIR).axes
     assert fatigue_figure({}, {}, PAIR).axes
     assert mixer_figure({}, ("a", "b")).axes
+    assert adapters_figure({}, ("a", "b")).axes
 
 
 def test_saved_twice_is_the_same_file(tmp_path):

@@ -5,7 +5,8 @@ A run or metric that a config leaves out leaves its curve out; an undefined valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,8 +14,10 @@ from matplotlib.figure import Figure
 
 from mneme.report.routing import label
 from mneme.report.style import (
+    ACCENT,
     BLACK,
     OURS,
+    SMALL,
     Runs,
     control_style,
     draw_line,
@@ -23,38 +26,84 @@ from mneme.report.style import (
     line_of,
     new_figure,
     row_of,
+    seed_values,
+    settled,
+    short,
     told,
 )
 
+OPEN: dict[str, Any] = {"linestyle": "", "mfc": "none", "markersize": 6, "zorder": 3}
+"""Look of the source's points."""
 CONTROLS = ("aa", "blocked", "reset", "shuffled_b", "token", "probe")
-PANELS: tuple[tuple[str, str, str, str], ...] = (
-    ("switch_lag", "How long to leave B?", "switch lag back into A, tokens", "switch_lag"),
-    ("tail_area_32", "How much is left of B?", "tail area of 32 tokens, tokens", "tail_area_32"),
-    ("return_gap_cosine", "How far off is the return?", "return gap, 1 − cos", "return_gap_cosine"),
-    (
-        "deep_crystallization_ratio",
-        "Does the share of deep tokens grow?",
-        "share with w_B > .95, whole segment",
-        "deep_crystallization_ratio",
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One quantity over dwell."""
+
+    metric: str
+    """Rows `metric@n` and their slope `metric.per_doubling`."""
+    question: str
+    """Title."""
+    y: str
+    """Label with unit."""
+    control: str
+    """Control whose slope is taken off in the second line under the title."""
+    source: str
+    """The source's name of it, in `published` and in run `original`; empty where it has none."""
+
+
+PANELS = (
+    Panel(
+        metric="switch_lag",
+        question="How long to leave B?",
+        y="switch lag back into A, tokens",
+        control="aa",
+        source="switch_lag_BA",
     ),
-    (
-        "deep_crystallization_ratio_last_16",
-        "... in the last 16 tokens?",
-        "share with w_B > .95, last 16 tokens",
-        "deep_crystallization_ratio_last_16",
+    Panel(
+        metric="tail_area_32",
+        question="How much is left of B?",
+        y="tail area of 32 tokens, tokens",
+        control="aa",
+        source="tail_area_32",
     ),
-    (
-        "deep_crystallization_ratio_excess",
-        "... beyond a gate of constant lag?",
-        "whole share minus (1 − lag / n)",
-        "deep_crystallization_ratio_excess",
+    Panel(
+        metric="return_gap_cosine",
+        question="How far off is the return?",
+        y="return gap, 1 − cos",
+        control="blocked",
+        source="return_gap_cosine_distance",
+    ),
+    Panel(
+        metric="deep_crystallization_ratio",
+        question="Does the share of deep tokens grow?",
+        y="share with w_B > .95, whole segment",
+        control="aa",
+        source="deep_crystallization_ratio",
+    ),
+    Panel(
+        metric="deep_crystallization_ratio_after_32",
+        question="... from token 32 on?",
+        y="share with w_B > .95, tokens 32 and later",
+        control="aa",
+        source="",
+    ),
+    Panel(
+        metric="deep_crystallization_ratio_last_16",
+        question="... in the last 16 tokens?",
+        y="share with w_B > .95, last 16 tokens",
+        control="aa",
+        source="",
+    ),
+    Panel(
+        metric="deep_crystallization_ratio_excess",
+        question="... beyond a gate of constant lag?",
+        y="whole share minus (1 − lag / n)",
+        control="aa",
+        source="",
     ),
 )
-"""Metric, question, y label, trend shown under the question."""
-PUBLISHED_KEYS = {
-    "deep_crystallization_ratio": "deep_crystallization_ratio",
-    "tail_area_32": "tail_area_32",
-}
 
 
 def fatigue_figure(runs: Runs, published: Mapping[str, Any], pair: tuple[str, str]) -> Figure:
@@ -70,45 +119,86 @@ def fatigue_figure(runs: Runs, published: Mapping[str, Any], pair: tuple[str, st
         Names of domains A and B.
     """
     figure = new_figure(
-        15,
+        17,
         9.5,
         title=f"Fatigue: does a longer stay in {pair[1]} leave a deeper trace?",
         note="Blue: the real sequence A → B(n) → A (run ours), 95 % bands over texts. Grey: the "
-        "same rules on controls. Open markers: published (Mistral-7B, one text a length).",
+        "same rules on controls. Open markers: the source's own protocol and definitions, one text "
+        "a length.",
     )
-    axes = figure.subplots(2, 3).ravel()
-    for axis, panel in zip(axes, PANELS, strict=True):
+    axes = figure.subplots(2, 4).T.ravel()
+    # The last column of the upper row holds the legend, so that it never covers a curve.
+    places = [axes[0], axes[2], axes[4], axes[1], axes[3], axes[5], axes[7]]
+    for axis, panel in zip(places, PANELS, strict=True):
         _panel(axis, runs, panel, published.get("mistral_7b_fast", {}))
-    legend(axes[3], loc="lower right")
-    return figure
+        axis.sharex(places[0])
+    axes[6].set_axis_off()
+    legend(axes[6], *places, loc="center left", fontsize=9)
+    return settled(figure)
 
 
-def _panel(
-    axis: Axes, runs: Runs, panel: tuple[str, str, str, str], published: Mapping[str, Any]
-) -> None:
-    metric, question, y_label, trend = panel
-    slope = told(row_of(runs, "ours", f"{trend}.per_doubling"), unit="a doubling")
+def _panel(axis: Axes, runs: Runs, panel: Panel, published: Mapping[str, Any]) -> None:
+    metric = panel.metric
+    slopes = {
+        "ours, a doubling: ": row_of(runs, "ours", f"{metric}.per_doubling"),
+        f"minus {panel.control}: ": row_of(
+            runs, "ours", f"{metric}_minus_{panel.control}.per_doubling"
+        ),
+    }
     dress(
         axis,
-        title=question,
+        title=panel.question,
         x="dwell n in B, tokens",
-        y=y_label,
-        answer=f"slope of ours: {slope}" if slope else "",
+        y=panel.y,
+        answer="\n".join(f"{name}{told(row)}" for name, row in slopes.items() if row),
     )
     axis.set_xscale("log", base=2)
     for index, run in enumerate(CONTROLS):
         line = line_of(runs, run, _lengths(runs, run, metric))
         if line is not None:
             draw_line(axis, line, label=label(run), **control_style(index))
-    line = line_of(runs, "ours", _lengths(runs, "ours", metric))
+    lengths = _lengths(runs, "ours", metric)
+    line = line_of(runs, "ours", lengths)
     if line is not None:
         draw_line(axis, line, label=label("ours"), color=OURS, linewidth=2, marker="o")
-        axis.set_xticks(line.x, [f"{x:g}" for x in line.x])
-        axis.minorticks_off()
-    values = published.get(PUBLISHED_KEYS.get(metric, ""), ())
+    _published_points(axis, panel, published)
+    _original_points(axis, runs, panel)
+    dwell = list(_lengths(runs, "ours", PANELS[0].metric))
+    axis.set_xticks(dwell, [f"{x:g}" for x in dwell])
+    axis.minorticks_off()
+    if panel.y.startswith("share"):
+        axis.set_ylim(-0.03, 1.05)
+
+
+def _published_points(axis: Axes, panel: Panel, published: Mapping[str, Any]) -> None:
+    values = published.get(panel.source, ())
     if values:
-        dwell: Sequence[int] = published["dwell_tokens"]
-        axis.plot(dwell, values, "D", mfc="none", mec=BLACK, label="published (Mistral-7B)")
+        x = published["dwell_tokens"]
+        axis.plot(x, values, marker="D", mec=BLACK, label="published (Mistral-7B)", **OPEN)
+
+
+def _original_points(axis: Axes, runs: Runs, panel: Panel) -> None:
+    """Mark what the source's protocol gives here; what lies far above all else is written."""
+    _, top = axis.get_ylim()
+    index = 0
+    while dwell := seed_values(runs, "original", f"tests[{index}].python_block_length"):
+        found = seed_values(runs, "original", f"tests[{index}].{panel.source}")
+        shown = [value for value in found if value <= 2 * top]
+        name = "original: its protocol here, a seed each"
+        axis.plot(dwell[:1] * len(shown), shown, marker="s", mec=ACCENT, label=name, **OPEN)
+        beyond = ", ".join(short(value) for value in found if value > 2 * top)
+        if beyond:
+            axis.text(
+                dwell[0],
+                0.97,
+                f"↑ {beyond}",
+                transform=axis.get_xaxis_transform(),
+                fontsize=SMALL,
+                color=ACCENT,
+                ha="center",
+                va="top",
+            )
+        index += 1
 
 
 def _lengths(runs: Runs, run: str, metric: str) -> dict[float, str]:

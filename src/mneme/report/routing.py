@@ -26,10 +26,12 @@ from mneme.report.style import (
     dress,
     legend,
     line_of,
+    mark,
     name_lines,
     new_figure,
     row_of,
     seed_values,
+    settled,
     told,
 )
 
@@ -79,7 +81,7 @@ def hysteresis_figure(runs: Runs, pair: tuple[str, str]) -> Figure:
         10.5,
         title=f"Hysteresis: does the router remember {pair[1]} when {pair[0]} returns?",
         note="Blue: the real sequence A → B → A (run ours). Grey: the same rules on controls. "
-        "Bands and bars: 95 % intervals over texts; ticks below them: single seeds.",
+        "Bars and bands: 95 % intervals over texts, if not said otherwise; ticks: single seeds.",
     )
     grid = figure.add_gridspec(2, 1)
     top = grid[0].subgridspec(1, 3, width_ratios=(1.5, 1, 1))
@@ -91,7 +93,7 @@ def hysteresis_figure(runs: Runs, pair: tuple[str, str]) -> Figure:
     forests = [figure.add_subplot(below[i]) for i in range(4)]
     _contrasts(forests[:2], runs)
     _mixers(forests[2:], runs)
-    return figure
+    return settled(figure)
 
 
 def _trajectory(axis: Axes, runs: Runs, pair: tuple[str, str]) -> None:
@@ -179,7 +181,13 @@ def _lag_curve(axis: Axes, runs: Runs, pair: tuple[str, str]) -> None:
     line = line_of(runs, "ours", _thresholds(runs, "ours"))
     if line is not None:
         draw_line(axis, line, label=label("ours"), color=OURS, linewidth=2, marker="o")
+        axis.set_xscale("logit")  # thetas near 1 lie as far apart as they are hard to reach
         axis.set_xticks(line.x, [f"{x:g}" for x in line.x])
+        axis.set_xticks([], minor=True)
+    found = seed_values(runs, "original", "test_aba.switch_lag_BA")
+    if found:
+        values = ", ".join(f"{value:g}" for value in found)
+        axis.plot([], [], " ", label=f"original, its own protocol:\n{values} (a seed each)")
     axis.set_ylim(bottom=0)
     legend(axis, loc="upper left")
 
@@ -221,6 +229,11 @@ def _mixers(axes: Sequence[Axes], runs: Runs) -> None:
         titles=("Which router remembers?", "real minus A → A′ → A"),
         colors=[OURS if mixer == "ours" else GREY for mixer in mixers],
     )
+    for place, mixer in enumerate(mixers):
+        never = runs[mixer].get("censored", {}).get("switch_lag_BA", 0)
+        if never > 0.5:  # the difference of two lags that are both the segment's length
+            text = f"  never back in {100 * never:.0f} % of texts"
+            axes[1].text(0, place, text, fontsize=SMALL, color=GREY, va="center")
 
 
 def _forests(
@@ -240,8 +253,9 @@ def _forests(
             axis,
             [row_of(runs, run, name) for run, name in found],
             [seed_values(runs, run, name) for run, name in found],
-            color=colors,
+            colors=colors,
         )
+        mark(axis, 0)
         name_lines(axis, names, shown=place == 0)
         dress(
             axis,
@@ -250,16 +264,7 @@ def _forests(
             y="",
         )
         if metric == "return_gap_cosine":
-            axis.axvline(GAP_DELTA, color=ACCENT, linewidth=1, linestyle=DASHES[1], zorder=0)
-            axis.text(
-                GAP_DELTA,
-                1.01,
-                f"matters from {GAP_DELTA:g}",
-                transform=axis.get_xaxis_transform(),
-                fontsize=SMALL,
-                color=ACCENT,
-                ha="center",
-            )
+            mark(axis, GAP_DELTA, color=ACCENT, text=f"matters from {GAP_DELTA:g}")
 
 
 def _controls_of(runs: Runs, metrics: Sequence[str]) -> list[str]:

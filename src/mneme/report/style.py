@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,7 +34,6 @@ DASHES: tuple[Any, ...] = (
     (0, (3, 3)),
     (0, (9, 3)),
 )
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TEXT = 9.0
 SMALL = 8.0
 
@@ -57,6 +57,7 @@ class Line:
 
 def new_figure(width: float, height: float, *, title: str, note: str) -> Figure:
     """Return an empty figure (inches) with a title and a line that says how to read it."""
+    rcParams["svg.fonttype"] = "none"  # text stays text; matplotlib has no such key a figure
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.05)  # type: ignore[union-attr]
     figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=14, fontweight="bold")
@@ -66,9 +67,17 @@ def new_figure(width: float, height: float, *, title: str, note: str) -> Figure:
     return figure
 
 
+def settled(figure: Figure) -> Figure:
+    """Lay the figure out once and for all: every later drawing moves nothing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
 def dress(axis: Axes, *, title: str, x: str, y: str, answer: str = "") -> None:
     """Give a panel its question, an answer in numbers below it, and labels with units."""
-    axis.set_title(title, loc="left", fontsize=TEXT + 1.5, fontweight="bold", pad=20)
+    pad = 20 + 12 * answer.count("\n")
+    axis.set_title(title, loc="left", fontsize=TEXT + 1.5, fontweight="bold", pad=pad)
     axis.text(
         0, 1.015, answer, transform=axis.transAxes, fontsize=SMALL + 0.5, color=OURS, va="bottom"
     )
@@ -79,10 +88,15 @@ def dress(axis: Axes, *, title: str, x: str, y: str, answer: str = "") -> None:
     axis.spines[["left", "bottom"]].set_color(GREY)
 
 
-def legend(axis: Axes, **place: Any) -> None:
-    """Draw the legend of the labelled artists, if there are any."""
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=SMALL, frameon=False, handlelength=3.2, labelspacing=0.35, **place)
+def legend(axis: Axes, *others: Axes, **place: Any) -> None:
+    """Draw the legend of what `axis` and `others` label, each name once, if there is any."""
+    named: dict[str, Any] = {}
+    for source in (axis, *others):
+        for handle, name in zip(*source.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    look = {"fontsize": SMALL, "frameon": False, "handlelength": 3.2, "labelspacing": 0.35}
+    if named:
+        axis.legend(list(named.values()), list(named), **{**look, **place})
 
 
 def row_of(runs: Runs, run: str, metric: str) -> Mapping[str, Any] | None:
@@ -121,14 +135,15 @@ def told(row: Mapping[str, Any] | None, *, unit: str = "") -> str:
 
 def short(value: float) -> str:
     """Write a number with as many digits as a reader of a figure needs."""
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def draw_line(axis: Axes, line: Line, **style: Any) -> None:
     """Draw a curve with its interval as a band."""
-    axis.fill_between(line.x, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
+    low, high = np.asarray(line.low, float), np.asarray(line.high, float)
+    axis.fill_between(line.x, low, high, color=style["color"], alpha=0.18, linewidth=0)
     axis.plot(line.x, line.value, **style)
 
 
@@ -145,12 +160,11 @@ def draw_forest(
     axis: Axes,
     rows: Sequence[Mapping[str, Any] | None],
     seeds: Sequence[Sequence[float]],
-    **style: Any,
+    *,
+    colors: Sequence[str],
 ) -> None:
     """Draw one interval a line from the top down; small ticks are the single seeds."""
-    color = style.pop("color")
-    for place, (row, values) in enumerate(zip(rows, seeds, strict=True)):
-        shade = color[place] if isinstance(color, list) else color
+    for place, (row, values, shade) in enumerate(zip(rows, seeds, colors, strict=True)):
         if values:
             axis.plot(
                 values, [place + 0.2] * len(values), "|", color=shade, markersize=5, alpha=0.6
@@ -159,11 +173,26 @@ def draw_forest(
             continue
         if row["low"] is not None and row["high"] is not None:
             axis.plot([row["low"], row["high"]], [place] * 2, "-", color=shade, linewidth=2)
-        axis.plot([row["value"]], [place], "o", color=shade, markersize=5.5, **style)
+        axis.plot([row["value"]], [place], "o", color=shade, markersize=5.5)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.axvline(0, color=BLACK, linewidth=0.8, zorder=0)
+    axis.locator_params(axis="x", nbins=5)
     axis.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
+
+
+def mark(axis: Axes, x: float, *, color: str = BLACK, text: str = "") -> None:
+    """Draw a vertical line to compare with, dashed if not at 0, named above the panel."""
+    axis.axvline(x, color=color, linewidth=1, linestyle="-" if x == 0 else DASHES[1], zorder=0)
+    if text:
+        axis.text(
+            x,
+            1.01,
+            text,
+            transform=axis.get_xaxis_transform(),
+            fontsize=SMALL,
+            color=color,
+            ha="center",
+        )
 
 
 def name_lines(axis: Axes, names: Sequence[str], *, shown: bool) -> None:
@@ -179,7 +208,7 @@ def draw_matrix(
     image = axis.imshow(shade, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
     for i, line in enumerate(text):
         for j, cell in enumerate(line):
-            dark = np.isfinite(shade[i, j]) and abs(shade[i, j]) > 0.65 * limit
+            dark = np.isfinite(shade[i, j]) and abs(shade[i, j]) > 0.5 * limit
             axis.text(
                 j,
                 i,

@@ -17,7 +17,7 @@ from mneme.core.config import fingerprint
 Json = Mapping[str, Any]
 
 HEADLINE_ROWS = (
-    r"model \S+ held_out_loss\S*",
+    r"model \S+ loss@[a-z]+",
     r"adapters (none|sleep|replay|original) (gain|forgetting)\.[a-z]+",
     r"adapters (sleep|replay) forgetting\.[a-z]+_minus_none",
     r"mixer (ours|token|original|probe|shuffled_labels) token_accuracy",
