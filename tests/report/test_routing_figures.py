@@ -13,7 +13,7 @@ from mneme.core.artefacts import save_figure
 from mneme.core.headline import run_block
 from mneme.report.fatigue import PANELS, fatigue_figure
 from mneme.report.routing import MIXER_NOTES, UNROUTED, hysteresis_figure
-from mneme.report.style import OURS
+from mneme.report.style import OURS, row_of, told
 from mneme.report.training import adapters_figure, mixer_figure
 from mneme.routing.fatigue import PUBLISHED, fatigue
 from mneme.routing.hysteresis import hysteresis
@@ -122,9 +122,9 @@ def test_dwell_curves_bands_slopes_and_the_source_s_points(measured):
         for n, drawn in zip(DWELL, y, strict=True):
             expected = value(runs, "ours", f"{wanted.metric}@{n}")
             assert np.isnan(drawn) if expected is None else drawn == expected
-        slope = value(runs, "ours", f"{wanted.metric}.per_doubling")
-        if slope is not None:
-            assert "ours, a doubling: " in axis.texts[0].get_text()
+        row = row_of(runs, "ours", f"{wanted.metric}.per_doubling")
+        if row is not None:
+            assert f"ours, a doubling: {told(row)}" in axis.texts[0].get_text()
     axis = panel(figure, "How much is left of B?")
     published = PUBLISHED["mistral_7b_fast"]
     assert curve(axis, "published (Mistral-7B)")[1] == published["tail_area_32"]

@@ -47,8 +47,8 @@ class Panel:
     """Title."""
     y: str
     """Label with unit."""
-    control: str
-    """Control whose slope is taken off in the second line under the title."""
+    null: tuple[str, str] | None
+    """Words and row of the second slope under the title: what is left beside the null."""
     source: str
     """The source's name of it, in `published` and in run `original`; empty where it has none."""
 
@@ -58,49 +58,49 @@ PANELS = (
         metric="switch_lag",
         question="How long to leave B?",
         y="switch lag back into A, tokens",
-        control="aa",
+        null=("minus aa", "switch_lag_minus_aa"),
         source="switch_lag_BA",
     ),
     Panel(
         metric="tail_area_32",
         question="How much is left of B?",
         y="tail area of 32 tokens, tokens",
-        control="aa",
+        null=("minus aa", "tail_area_32_minus_aa"),
         source="tail_area_32",
     ),
     Panel(
         metric="return_gap_cosine",
         question="How far off is the return?",
         y="return gap, 1 − cos",
-        control="blocked",
+        null=("minus blocked", "return_gap_cosine_minus_blocked"),
         source="return_gap_cosine_distance",
     ),
     Panel(
         metric="deep_crystallization_ratio",
         question="Does the share of deep tokens grow?",
         y="share with w_B > .95, whole segment",
-        control="aa",
+        null=("beyond a constant lag", "deep_crystallization_ratio_excess"),
         source="deep_crystallization_ratio",
     ),
     Panel(
         metric="deep_crystallization_ratio_after_32",
         question="... from token 32 on?",
         y="share with w_B > .95, tokens 32 and later",
-        control="aa",
+        null=None,
         source="",
     ),
     Panel(
         metric="deep_crystallization_ratio_last_16",
         question="... in the last 16 tokens?",
         y="share with w_B > .95, last 16 tokens",
-        control="aa",
+        null=None,
         source="",
     ),
     Panel(
         metric="deep_crystallization_ratio_excess",
         question="... beyond a gate of constant lag?",
         y="whole share minus (1 − lag / n)",
-        control="aa",
+        null=None,
         source="",
     ),
 )
@@ -139,18 +139,16 @@ def fatigue_figure(runs: Runs, published: Mapping[str, Any], pair: tuple[str, st
 
 def _panel(axis: Axes, runs: Runs, panel: Panel, published: Mapping[str, Any]) -> None:
     metric = panel.metric
-    slopes = {
-        "ours, a doubling: ": row_of(runs, "ours", f"{metric}.per_doubling"),
-        f"minus {panel.control}: ": row_of(
-            runs, "ours", f"{metric}_minus_{panel.control}.per_doubling"
-        ),
-    }
+    slopes = [("ours, a doubling", metric), *([panel.null] if panel.null else [])]
+    told_slopes = [
+        (name, told(row_of(runs, "ours", f"{row}.per_doubling"))) for name, row in slopes
+    ]
     dress(
         axis,
         title=panel.question,
         x="dwell n in B, tokens",
         y=panel.y,
-        answer="\n".join(f"{name}{told(row)}" for name, row in slopes.items() if row),
+        answer="\n".join(f"{name}: {slope}" for name, slope in told_slopes if slope),
     )
     axis.set_xscale("log", base=2)
     for index, run in enumerate(CONTROLS):
