@@ -12,6 +12,7 @@ STAMP := $(VENV)/.mneme-installed
 OVERLAY := $(if $(SIZE),--configfile config/$(SIZE).yaml)
 RESULTS := results$(if $(SIZE),/$(SIZE))
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(OVERLAY)
+BENCHMARKS := mixed_forward generate protocol training_step suite
 SNAKEFILES := Snakefile $(wildcard rules/*.smk)
 
 .PHONY: install run test check smoke bench report clean
@@ -42,7 +43,7 @@ check: $(STAMP)
 	$(SNAKEMAKE) --lint
 
 bench: $(STAMP)
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py; done
 
 report: $(STAMP)
 	$(SNAKEMAKE) --report $(RESULTS)/report.html

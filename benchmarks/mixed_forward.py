@@ -2,7 +2,8 @@
 
 Same adapters, placement and gates on both sides, logits equal to 1e-4 first. Adapters sit on all
 linears (rank 8) of all layers, with given gates, or of the layers above layer 10, where both
-sides ask the same mixer that reads the output of layer 10.
+sides ask the same mixer that reads the output of layer 10. `*_onednn` is our forward as the
+pipeline runs it, its linear layers through oneDNN; X-LoRA and the bare backbone run plain torch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subjects
 import torch
 
 from mneme.core.seeds import torch_generator
+from mneme.nn.onednn import OneDNNLinear
 from mneme.routing.model import TemporalLora
 
 TOKENS, ROUNDS = 512, 15
@@ -25,6 +27,18 @@ TARGETS = [
         name="above layer 10 / X-LoRA", ours="ours_above", against="xlora_above", at_least=2.3
     ),
     harness.Target(name="above layer 10 / bare", ours="ours_above", against="bare", at_least=0.93),
+    harness.Target(
+        name="all layers, oneDNN / X-LoRA",
+        ours="ours_all_onednn",
+        against="xlora_all",
+        at_least=2.5,
+    ),
+    harness.Target(
+        name="above layer 10, oneDNN / X-LoRA",
+        ours="ours_above_onednn",
+        against="xlora_above",
+        at_least=2.3,
+    ),
 ]
 
 
@@ -48,8 +62,14 @@ def main() -> None:
             bare, above, lambda ids, states: mixer(ids, states[subjects.GATE_LAYER])[0].softmax(-1)
         )
 
+    def with_onednn(model: TemporalLora, **given: torch.Tensor) -> torch.Tensor:
+        with OneDNNLinear():
+            return model(ids_BT, **given).logits
+
     sides = {
         "bare": lambda: bare(ids_BT).logits,
+        "ours_all_onednn": lambda: with_onednn(ours_all, gates_BTK=gates_BTK),
+        "ours_above_onednn": lambda: with_onednn(ours_above),
         "ours_all": lambda: ours_all(ids_BT, gates_BTK=gates_BTK).logits,
         "xlora_all": lambda: xlora_all(input_ids=ids_BT).logits,
         "ours_above": lambda: ours_above(ids_BT).logits,
@@ -57,9 +77,11 @@ def main() -> None:
     }
     base, facts = sides["bare"](), {"tokens": TOKENS, "dtype": "float32", "rank": subjects.RANK}
     for where in ("all", "above"):
-        logits = sides[f"ours_{where}"]()
-        facts[f"difference_{where}"] = harness.same(
-            where, logits, sides[f"xlora_{where}"](), atol=1e-4
+        logits, theirs = sides[f"ours_{where}"](), sides[f"xlora_{where}"]()
+        facts[f"difference_{where}"] = harness.same(where, logits, theirs, atol=1e-4)
+        fast = sides[f"ours_{where}_onednn"]()
+        facts[f"difference_{where}_onednn"] = harness.same(
+            f"{where}, oneDNN", fast, theirs, atol=1e-4
         )
         facts[f"effect_{where}"] = (logits - base).abs().max().item()
         assert facts[f"effect_{where}"] > 0.1, "the adapters must change the logits"

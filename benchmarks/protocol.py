@@ -21,7 +21,7 @@ from mneme.routing.trace import gate, trace_batch
 
 TEXTS, SEGMENT, DWELLS, ROUNDS = 2, 64, (16, 64, 256), 3
 CPU = torch.device("cpu")
-CONTEXTS = ("real", "same_domain", "swapped", "shuffled", "blocked", "reset")
+CONTEXTS = ("real", "same_domain", "other", "swapped", "shuffled", "blocked", "reset")
 TARGET = harness.Target(name="protocol / sequential", ours="ours", against="plain", at_least=5.0)
 STEPS = [
     harness.Target(name="stop at layer k", ours="stopped", against="plain", at_least=1.0),
@@ -77,7 +77,7 @@ def make_families(dwells: tuple[int, ...]) -> dict[str, Family]:
     generator = numpy_generator(0, "benchmark", "protocol")
     names = ("a1", "a2", "b1", "b2")
     tuples = {n: generator.integers(0, subjects.VOCAB, (TEXTS, SEGMENT)) for n in names}
-    for name in ("a_long", "b_long"):
+    for name in ("a_long", "a_other_long", "b_long"):
         tuples[name] = generator.integers(0, subjects.VOCAB, (TEXTS, max(dwells)))
     protocol = ProtocolConfig(
         tuples=TEXTS,

@@ -10,7 +10,8 @@ is the model that the source timed):
         --tuples 50 --batch 50 --threads 16 && cp benchmarks/results/suite_*_cuda.json "$OUT"/
 
 Without PyYAML there: `python benchmarks/suite.py --dump-settings suite_settings.json` here, and
-`--settings suite_settings.json` there. `--backbone tiny --quick` proves on a CPU that it works: it
+`--settings suite_settings.json` there. Without a CUDA device it is skipped, unless `--device cpu`
+says otherwise. `--backbone tiny --quick` proves on a CPU that it works: it
 runs everything twice and compares the bits of the backbone's weights, the adapters and the mixing
 weights.
 """
@@ -46,11 +47,11 @@ from mneme.routing import sequences
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.calibrate import calibrate
 from mneme.routing.config import AdapterFitConfig
+from mneme.routing.contexts import FURTHER_CONTEXTS, wanted_contexts
 from mneme.routing.fatigue import fatigue
 from mneme.routing.fit import fitted_adapters
 from mneme.routing.hysteresis import hysteresis
 from mneme.routing.lora import adapter_parameters, save_adapters
-from mneme.routing.readings import FURTHER_CONTEXTS, wanted_contexts
 from mneme.routing.states import states_of
 from mneme.routing.trace import trace_batch
 
@@ -109,6 +110,9 @@ def main() -> None:
     settings = suite_plan.read_settings(options.settings)
     if options.dump_settings:
         write_json(options.dump_settings, settings)
+        return
+    if options.device == "auto" and options.backbone != "tiny" and not torch.cuda.is_available():
+        print("suite: skipped, there is no CUDA device (--device cpu runs it all the same)")
         return
     use_torch(options.threads)
     with tempfile.TemporaryDirectory() as folder:

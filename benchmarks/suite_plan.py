@@ -33,12 +33,15 @@ TARGET_TUPLES = 50
 MIXERS = ("ours", "token")
 SUITE = {
     "protocol": {"tuples": TARGET_TUPLES, "dwell_tokens": [16, 32, 64, 128, 256, 512, 768, 1024]},
-    "adapters": {"headline": "original"},
+    "prepare": {"train_chunks": 50, "train_tokens": 32},
+    "adapters": {"headline": "above"},
 }
 FAST = {"protect": "sleep", "samples": 50, "tokens": 32, "epochs": 1, "batch": 8} | {
     "learning_rate": 1.0e-4,
     "above_gate": False,  # the source adapts every layer
 }
+RUNS = {"original": FAST, "above": FAST | {"above_gate": True}}
+"""Only `original` is trained; the settings ask for a run above the gate."""
 QUICK = {
     "seeds": [0, 1],
     "prepare": {"calibration_chunks": 12, "loss_chunks": 4, "loss_tokens": 32},
@@ -57,7 +60,7 @@ class Plan:
     backbone: BackboneConfig
     """The backbone, always with random weights."""
     routing: RoutingConfig
-    """Settings of the room: one adapter run, and the runs that read the mixers `MIXERS`."""
+    """Settings of the room: the adapter run `original`, and the runs that read `MIXERS`."""
     resources: Path
     """Folder of the shared resources."""
     random_tokens: bool
@@ -95,7 +98,7 @@ def make_plan(options: argparse.Namespace, settings: Mapping[str, Any], folder: 
     entry = {**(_tiny(folder) if options.backbone == "tiny" else _catalogue(options, settings))}
     entry |= {"init": "random"} | ({"dtype": options.dtype} if options.dtype else {})
     routing = merge(merge(settings["routing"], SUITE), QUICK if options.quick else {})
-    routing["adapters"] = {**routing["adapters"], "runs": {"original": FAST}}
+    routing["adapters"] = {**routing["adapters"], "runs": RUNS}
     routing["runs"] = {k: run for k, run in routing["runs"].items() if run["mixer"] in MIXERS}
     protocol = routing["protocol"] = dict(routing["protocol"])
     protocol["tuples"] = options.tuples or protocol["tuples"]
@@ -133,7 +136,13 @@ def _tiny(folder: Path) -> dict[str, Any]:
     shape.save_pretrained(folder / "tiny")
     byte_tokenizer().save_pretrained(folder / "tiny")
     place = {"source": "local", "name": str(folder / "tiny"), "revision": None, "license_url": ""}
-    return place | {"init": "random", "dtype": "float32", "gate_layer": 2}
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return place | {
+        "init": "random",
+        "dtype": "float32",
+        "gate_layer": 2,
+        "target_modules": targets,
+    }
 
 
 def material(plan: Plan, backbone: Backbone) -> dict[str, np.ndarray]:
@@ -151,11 +160,10 @@ def material(plan: Plan, backbone: Backbone) -> dict[str, np.ndarray]:
             read_documents(plan.resources / "corpora" / f"{domain.corpus}.jsonl"),
             encode,
             routing.prepare,
-            sizes,
             name=domain.name,
         )
         arrays |= {f"{domain.name}.{part}": ids for part, ids in parts.items()}
-    arrays |= tuple_material(pools, routing.pair, sizes)
+    arrays |= tuple_material(pools, routing.pair, sizes, seed=routing.prepare.seed)
     assert {name: ids.shape for name, ids in arrays.items()} == material_shapes(plan)
     return arrays
 
@@ -165,15 +173,16 @@ def material_shapes(plan: Plan) -> dict[str, tuple[int, int]]:
     config, sizes = plan.routing.prepare, sizes_of(plan.routing)
     held_out, length = max(2, config.calibration_chunks // 3), config.chunk_tokens
     parts = {
-        "train": (sizes.train_chunks, sizes.train_tokens),
+        "train": (config.train_chunks, config.train_tokens),
         "calibration": (config.calibration_chunks, length),
         "validation": (held_out, length),
         "test": (held_out, length),
         "loss": (config.loss_chunks, config.loss_tokens),
     }
     shapes = {f"{d}.{part}": shape for d in plan.domains for part, shape in parts.items()}
-    shapes |= {name: (sizes.tuples, sizes.long_tokens) for name in ("a_long", "b_long")}
-    pieces = ("a1", "a2", "a_other", "b1", "b2")
+    middles = ("a_long", "a_other_long", "b_long")
+    shapes |= {name: (sizes.tuples, sizes.long_tokens) for name in middles}
+    pieces = ("a1", "a2", "b1", "b2")
     return shapes | {name: (sizes.tuples, sizes.segment_tokens) for name in pieces}
 
 

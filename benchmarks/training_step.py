@@ -39,12 +39,12 @@ def settings(above_gate: bool) -> AdapterFitConfig:
         "init": "random",
         "dtype": "float32",
         "gate_layer": subjects.GATE_LAYER,
+        "target_modules": [path.split(".")[-1] for path in subjects.LINEARS],
         "license_url": "",
     }
     adapters = {
         "rank": subjects.RANK,
         "alpha": 2.0 * subjects.RANK,
-        "target_modules": [path.split(".")[-1] for path in subjects.LINEARS],
         "sleep_weight": 0.5,
         "sleep_temperature": 2.0,
         "seeds": [0],
@@ -67,7 +67,7 @@ def course(stack: ExitStack, *, above_gate: bool) -> Course:
     """Attach adapters to a fresh backbone, with weights that change the model."""
     config, base = settings(above_gate), subjects.backbone()
     k = subjects.GATE_LAYER if above_gate else 0
-    options = {"first_layer": k, "seed": 0}
+    options = {"targets": config.backbone.target_modules, "first_layer": k, "seed": 0}
     model = stack.enter_context(attached(base, config.adapters, config.domains, **options))
     generator = torch_generator(0, "adapters")
     for parameter in adapter_parameters(model, "first").values():

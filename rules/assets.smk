@@ -22,7 +22,11 @@ rule env_check:
     resources:
         gpu=1,
     params:
-        **params_of("env_check", {"device": SETTINGS.device, "results": SETTINGS.results}),
+        **params_of(
+            "env_check",
+            {"device": SETTINGS.device, "results": SETTINGS.results},
+            lineage=lineage("env_check"),
+        ),
     script:
         "../workflow/scripts/env_check.py"
 

@@ -6,16 +6,18 @@ makes   nothing
 
 from pathlib import Path
 
-from mneme.core.code import code_of
 from mneme.core.config import fingerprint
-from mneme.core.workflow import stage_params
+from mneme.core.workflow import canonical, stage_params
 from mneme.routing.blocks import rule_blocks
+from mneme.routing.lineage import lineage_of
 from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
 
 SETTINGS = load_settings(config)
 BACKBONE = SETTINGS.backbone
+EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 
 
 wildcard_constraints:
@@ -24,14 +26,20 @@ wildcard_constraints:
     mixer="[a-z0-9_]+",
 
 
-def script_path(name):
-    """Return the path of a rule's script."""
-    return Path(workflow.basedir) / "workflow" / "scripts" / f"{name}.py"
-
-
 def params_of(name, block, **further):
     """Return a rule's params: code hash, packages, device and its block of settings."""
-    return stage_params(script_path(name), block, device=SETTINGS.device, **further)
+    return stage_params(SCRIPTS / f"{name}.py", block, device=SETTINGS.device, **further)
+
+
+def lineage(name):
+    """Return the hash over the code of a rule and of all rules upstream of it."""
+    return lineage_of(name, SCRIPTS, embedded=EMBEDDED)
+
+
+def headline_params(name, block):
+    """Return the params of a rule that makes a headline file of the chosen backbone."""
+    named = {"key": BACKBONE, "name": SETTINGS.chosen.name, "revision": SETTINGS.chosen.revision}
+    return params_of(name, block, lineage=lineage(name), backbone=canonical(named))
 
 
 def result(path):
@@ -53,7 +61,7 @@ def figure(phase, room):
 def backbone_files():
     """Return the files of the backbone that jobs depend on, none when the hub keeps them."""
     entry = SETTINGS.chosen
-    if entry.source == "embedded":
+    if EMBEDDED:
         return [resource(f"models/{entry.name}/model.safetensors")]
     if entry.source == "local":
         return [str(path) for path in sorted(Path(entry.name).glob("*.safetensors"))]

@@ -47,7 +47,7 @@ rule model_load:
     resources:
         gpu=1,
     params:
-        **params_of("model_load", BLOCKS["model_load"]),
+        **headline_params("model_load", BLOCKS["model_load"]),
     script:
         "../workflow/scripts/model_load.py"
 
@@ -189,7 +189,7 @@ rule routing_adapters:
     conda:
         ENV
     params:
-        **params_of("routing_adapters", BLOCKS["routing_adapters"]),
+        **headline_params("routing_adapters", BLOCKS["routing_adapters"]),
     script:
         "../workflow/scripts/routing_adapters.py"
 
@@ -208,7 +208,7 @@ rule routing_mixer:
     conda:
         ENV
     params:
-        **params_of("routing_mixer", BLOCKS["routing_mixer"]),
+        **headline_params("routing_mixer", BLOCKS["routing_mixer"]),
     script:
         "../workflow/scripts/routing_mixer.py"
 
@@ -226,7 +226,7 @@ rule hysteresis:
     conda:
         ENV
     params:
-        **params_of("hysteresis", BLOCKS["hysteresis"]),
+        **headline_params("hysteresis", BLOCKS["hysteresis"]),
     script:
         "../workflow/scripts/hysteresis.py"
 
@@ -244,6 +244,6 @@ rule fatigue:
     conda:
         ENV
     params:
-        **params_of("fatigue", BLOCKS["fatigue"]),
+        **headline_params("fatigue", BLOCKS["fatigue"]),
     script:
         "../workflow/scripts/fatigue.py"

@@ -15,7 +15,7 @@ DOMAINS = {
     "swapped": (1, 0, 1),
     "repeated_aa": (0, 0, 0),
 }
-HYSTERESIS = ("other", "mixed", "repeated", "repeated_aa")
+HYSTERESIS = ("mixed", "repeated", "repeated_aa")
 MIXERS = (
     "ours",
     "attention",
@@ -80,7 +80,7 @@ def trace_of(
     size = protocol.segment_tokens
     trace = {}
     for run in runs.values():
-        contexts = {"real", "same_domain", run.context}
+        contexts = {"real", "same_domain", "other", run.context}
         contexts |= set(HYSTERESIS) if phase == "hysteresis" else set()
         for context in contexts:
             for n in (size,) if phase == "hysteresis" else protocol.dwell_tokens:

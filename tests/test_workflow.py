@@ -20,7 +20,10 @@ import pytest
 import yaml
 
 from mneme.core.code import packages_of
+from mneme.core.workflow import merge
 from mneme.report.summary import validate
+from mneme.routing.ema_lag import ema_lag
+from mneme.settings import Settings, load_settings
 
 pytestmark = pytest.mark.workflow
 ROOT = Path(__file__).parents[1]
@@ -204,6 +207,24 @@ def test_an_edit_of_one_runs_settings_reruns_that_run_only(clone, edit):
     assert fits == {("routing_mixer_fit", "mixer=token")}
 
 
+def test_the_size_of_one_adapter_run_leaves_the_mixers_and_their_traces_alone(clone):
+    run = smoke_settings(clone.folder).routing.adapters.runs["sleep"]
+    more = {"routing": {"adapters": {"runs": {"sleep": {"samples": run.samples + 1}}}}}
+    (clone.folder / "one.yaml").write_text(yaml.safe_dump(more))
+    jobs = clone.jobs(*SMOKE, "one.yaml")
+    assert ("routing_adapter_fit", "run=sleep") in {(job.rule, job.wildcards) for job in jobs}
+    rules = {job.rule for job in jobs}
+    assert not {"routing_states", "routing_mixer_fit", "routing_trace"} & rules
+
+
+@pytest.mark.parametrize("setting", ["resamples: 201", "deep_weight: 0.9"])
+def test_how_a_trace_is_read_does_not_trace_anew(clone, setting):
+    (clone.folder / "one.yaml").write_text(f"routing: {{protocol: {{{setting}}}}}\n")
+    rules = {job.rule for job in clone.jobs(*SMOKE, "one.yaml")}
+    assert {"hysteresis", "fatigue"} <= rules
+    assert not {"routing_prepare", "routing_mixer_fit", "routing_trace"} & rules
+
+
 def test_reordering_and_commenting_the_settings_rerun_nothing(clone, edit):
     def turned(value):
         if isinstance(value, dict):
@@ -228,10 +249,37 @@ def test_another_version_of_a_package_reruns_the_stages_that_import_it(clone, tm
     assert clone.jobs() == []
 
 
-def test_a_single_target_runs_exactly_what_it_needs(clone):
-    jobs = {job.rule for job in clone.jobs(*SMOKE, "--forceall", f"{RESULTS}/fatigue.json")}
-    assert {"fatigue", "routing_trace", "routing_mixer_fit", "routing_states"} <= jobs
-    assert not {"hysteresis", "routing_adapters", "routing_mixer", "summary"} & jobs
+def smoke_settings(folder) -> Settings:
+    """Return the settings that Snakemake merges for the smoke size in a clone."""
+    config: dict = {}
+    for name in ("assets", "config", "smoke"):
+        config = merge(config, yaml.safe_load((folder / f"config/{name}.yaml").read_text()))
+    return load_settings(config)
+
+
+ASSET_JOBS = [("assets_fetch", ""), ("assets_corpora", ""), ("assets_convert", "")]
+
+
+@pytest.mark.parametrize(
+    ("resources", "assets"), [("resources", []), ("elsewhere", ASSET_JOBS)], ids=["there", "absent"]
+)
+def test_a_single_target_runs_exactly_what_it_needs(clone, resources, assets):
+    folders = ("--config", "results=empty", f"resources={resources}")
+    jobs = clone.jobs("empty/fatigue.json", *SMOKE, *folders)
+    routing = smoke_settings(clone.folder).routing
+    mixers = {run.mixer for run in routing.runs.values()} | {routing.original.mixer}
+    assert sorted((job.rule, job.wildcards) for job in jobs) == sorted(
+        [
+            *assets,
+            ("routing_prepare", ""),
+            ("routing_adapter_fit", "run=original"),
+            ("routing_states", ""),
+            *(("routing_mixer_fit", f"mixer={mixer}") for mixer in mixers),
+            ("routing_trace", "phase=fatigue"),
+            ("routing_original", ""),
+            ("fatigue", ""),
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,7 +357,7 @@ def test_every_headline_file_has_the_frame(finished, phase):
 def test_the_summary_has_everything_and_the_sources_keys(finished):
     summary = json.loads((finished[0].folder / RESULTS / "summary.json").read_text())
     validate(summary, "summary", name="summary.json")
-    assert set(summary["phases"]) == set(HEADLINES)
+    assert set(summary["phases"]) == set(HEADLINES) | {"assets", "prepare"}
     assert {"switch_lag_AB", "switch_lag_BA", "return_gap_cosine_distance"} <= set(
         summary["hysteresis"]["test_aba"]
     )
@@ -324,6 +372,104 @@ def test_a_phase_with_pictures_has_both_forms(finished, phase):
     assert "<svg" in svg
     png = (finished[0].folder / RESULTS / f"{phase}.png").read_bytes()
     assert png.startswith(b"\x89PNG")
+
+
+def headline(folder, phase):
+    return json.loads((folder / RESULTS / f"{phase}.json").read_text())
+
+
+def rows(content, run):
+    """Return the rows over all seeds of one run, by metric."""
+    return {row["metric"]: row for row in content["runs"][run]["rows"] if row["seed"] is None}
+
+
+def ends(row):
+    return (row["value"], row["low"], row["high"])
+
+
+def token_gaps_are_exactly_0(folder):
+    """Check on real text that the memoryless gate has no return gap at all."""
+    protocol = smoke_settings(folder).routing.protocol
+    content = headline(folder, "hysteresis")
+    found = rows(content, "token")
+    names = ["cosine", "euclidean", "dtw", "cosine_minus_aa"]
+    names += ["cosine@whole", "mixed_cosine", "repeated_cosine"]
+    for name in names:
+        assert ends(found[f"return_gap_{name}"]) == (0, 0, 0), name
+    # Not because nothing was measured: its weights vary, and a gate with context has a gap.
+    assert len(set(content["runs"]["token"]["bands"]["mean"])) > protocol.segment_tokens
+    assert rows(content, "ours")["return_gap_cosine"]["value"] > 0
+    content = headline(folder, "fatigue")
+    found = rows(content, "token")
+    for n in protocol.dwell_tokens:
+        here = [name for name in found if re.fullmatch(rf"return_gap_.*@{n}", name)]
+        assert {f"return_gap_cosine@{n}", f"return_gap_euclidean@{n}"} <= set(here)
+        for name in here:
+            assert ends(found[name]) == (0, 0, 0), name
+        assert rows(content, "ours")[f"return_gap_cosine@{n}"]["value"] > 0
+
+
+def oracle_lags_are_the_closed_forms(folder):
+    """Check every lag of run `ema_oracle` against `ema_lag` for the stays before the boundary."""
+    routing = smoke_settings(folder).routing
+    mixer, protocol = routing.mixers["ema_oracle"], routing.protocol
+    size = protocol.segment_tokens
+    headline_theta = [("", protocol.threshold)]
+    curve = headline_theta + [(f"@{theta:g}", theta) for theta in protocol.thresholds]
+
+    def expected(theta, *stays, tokens=size):
+        found = ema_lag(
+            decay=mixer.decay,
+            oracle_logit=mixer.oracle_logit,
+            threshold=theta,
+            domains=len(routing.domains),
+            stays=stays,
+        )
+        # Censored where the run of tokens no longer fits in: then the segment's length.
+        reached = found is not None and found <= tokens - protocol.run_tokens
+        return (found,) * 3 if reached else (tokens,) * 3
+
+    found = rows(headline(folder, "hysteresis"), "ema_oracle")
+    for suffix, theta in curve:
+        back, into = expected(theta, size, size), expected(theta, size)
+        assert ends(found[f"switch_lag_BA{suffix}"]) == back, suffix
+        assert ends(found[f"switch_lag_AB{suffix}"]) == into, suffix
+    assert ends(found["relax_time_0.99"]) == expected(0.99, size, size)
+    found = rows(headline(folder, "fatigue"), "ema_oracle")
+    for n in protocol.dwell_tokens:
+        assert ends(found[f"switch_lag@{n}"]) == expected(protocol.threshold, size, n), n
+        assert ends(found[f"relax_time_0.99@{n}"]) == expected(0.99, size, n), n
+    # The closed form itself tells the dwell lengths apart, or the comparison says little.
+    assert len({expected(protocol.threshold, size, n) for n in protocol.dwell_tokens}) > 1
+
+
+def test_the_token_mixer_has_no_return_gap_on_real_text(finished):
+    token_gaps_are_exactly_0(finished[0].folder)
+
+
+def test_the_oracles_lag_is_its_closed_form_through_the_whole_pipeline(finished):
+    oracle_lags_are_the_closed_forms(finished[0].folder)
+
+
+def without_cost(content):
+    """Return a headline file without what the clock and the machine put in."""
+    provenance = {k: v for k, v in content["provenance"].items() if k != "peak_memory_mb"}
+    return {k: v for k, v in content.items() if k != "seconds"} | {"provenance": provenance}
+
+
+def test_the_same_trace_gives_the_same_file_again(finished):
+    clone = finished[0]
+    path = clone.folder / RESULTS / "hysteresis.json"
+    before, made = without_cost(headline(clone.folder, "hysteresis")), path.stat().st_mtime_ns
+    status, text = clone.snakemake(*SMOKE, "--forcerun", "hysteresis")
+    assert status == 0, text[-3000:]
+    assert set(re.findall(r"^(?:local)?rule (\w+):", text, re.M)) == {
+        "hysteresis",
+        "summary",
+        "all",
+    }
+    assert path.stat().st_mtime_ns > made
+    assert without_cost(headline(clone.folder, "hysteresis")) == before
 
 
 def test_a_second_run_does_nothing(finished):

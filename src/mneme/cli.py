@@ -16,7 +16,7 @@ import yaml
 from mneme.core.artefacts import read_json
 from mneme.core.config import ConfigError, KeyDoc, describe, plain
 from mneme.core.workflow import merge
-from mneme.report.summary import table
+from mneme.report.summary import original_table, table
 from mneme.settings import Settings, load_settings
 
 BASE = (Path("config/assets.yaml"), Path("config/config.yaml"))
@@ -53,8 +53,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def show_summary(arguments: argparse.Namespace) -> str:
-    """Return the table of `RESULTS_DIR/summary.json`."""
-    return table(read_json(Path(arguments.results) / "summary.json"), all_rows=arguments.all)
+    """Return the tables of `RESULTS_DIR/summary.json`: headline values, run `original`."""
+    summary = read_json(Path(arguments.results) / "summary.json")
+    parts = (table(summary, all_rows=arguments.all), original_table(summary))
+    return "\n\n".join(filter(None, parts))
 
 
 def explain_config(arguments: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mneme.core.assets import AssetsConfig
 from mneme.core.backbones import BackboneConfig
-from mneme.core.config import ConfigError, build, require
+from mneme.core.config import ConfigError, build, plain, require
 from mneme.routing.config import RoutingConfig
 
 _HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[0-9a-f]{40}))?")
@@ -30,6 +30,12 @@ class OtherBackboneConfig:
     """Precision of the frozen weights."""
     gate_layer: int
     """Layer k whose output the Time Mixer reads; adapters sit above it (0 = embeddings)."""
+    target_modules: tuple[str, ...]
+    """Names of the linear layers that carry an adapter; GPT-2 has others than Llama and its kin."""
+
+    def __post_init__(self) -> None:
+        targets = self.target_modules
+        require(len(targets) > 0, "target_modules", "a list of at least one name", targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,8 @@ class Settings:
     backbones: dict[str, BackboneConfig]
     """Catalogue of frozen language models."""
     contexts: dict[str, int]
-    """Positions that each backbone of the catalogue can read, tokens; only checked, never used."""
+    """Positions that each backbone of the catalogue can read, tokens; only checked, never used (of
+    others, the model itself is asked when it is loaded)."""
     other_backbone: OtherBackboneConfig
     """How a `backbone` outside the catalogue is used."""
     assets: AssetsConfig
@@ -77,11 +84,12 @@ class Settings:
 def _refuse_overlong(routing: RoutingConfig, backbone: str, context: int) -> None:
     """Raise ConfigError when a sequence of the room is longer than the backbone's context."""
     ends = 2 * routing.protocol.segment_tokens
+    # The prompts' tokens are not known yet: at least one before and one after the block.
+    sampled = 2 + max(routing.original.dwell_tokens) + routing.original.new_tokens
     lengths = {
         "protocol.dwell_tokens": ends + max(routing.protocol.dwell_tokens),
         "protocol.segment_tokens": ends + routing.protocol.segment_tokens,
-        "original.dwell_tokens": ends + max(routing.original.dwell_tokens),
-        "original.new_tokens": routing.original.new_tokens,
+        "original.new_tokens": sampled,
         "prepare.chunk_tokens": routing.prepare.chunk_tokens,
         "prepare.loss_tokens": routing.prepare.loss_tokens,
     }
@@ -105,7 +113,7 @@ def load_settings(config: Mapping[str, Any]) -> Settings:
     Settings
         `backbone` is always a name of `backbones`: a hub id `org/name` or a directory `path/name`
         becomes an entry `org--name` or `local--name`, made with `other_backbone`. Its revision is
-        None (the newest commit) unless given as `org/name@commit`.
+        None (the newest commit, not pinned) unless given as `org/name@commit`.
 
     Raises
     ------
@@ -125,7 +133,7 @@ def load_settings(config: Mapping[str, Any]) -> Settings:
 def _other(choice: str, settings: Settings) -> tuple[str, dict[str, Any]]:
     """Return name and catalogue entry of a backbone given as hub id or directory."""
     use = settings.other_backbone
-    entry = {"init": use.init, "dtype": use.dtype, "gate_layer": use.gate_layer}
+    entry: dict[str, Any] = plain(use)
     directory = Path(choice).expanduser()
     if choice and directory.is_dir():
         holds = (directory / "config.json").is_file()

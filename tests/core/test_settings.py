@@ -90,6 +90,16 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(config):
         load_settings(config)
 
 
+OURS = {"mixer": "ours", "context": "real", "control_of": None}
+MIXER, ADAPTER = (
+    plain(found)
+    for found in (
+        load_settings(config_of("default")).routing.mixers["token"],
+        load_settings(config_of("default")).routing.adapters.runs["none"],
+    )
+)
+
+
 @pytest.mark.parametrize(
     ("address", "value", "sentence"),
     [
@@ -122,6 +132,39 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(config):
         ("routing.protocol.dwell_tokens", [8, 16], "dwell_tokens must be at least 3 increasing"),
         ("routing.mixers.ours.decay", 1.0, "config.routing.mixers.ours.decay must be in [0, 1)"),
         ("routing.adapters.runs.sleep.learning_rate", "1e-4", "write 1.0e-4"),
+        (
+            "routing.adapters.headline",
+            "original",
+            "one of ['none', 'replay', 'sleep'] (runs with ab",
+        ),
+        ("routing.runs.aa.control_of", "aa", "runs.aa.control_of must be null or another run"),
+        ("routing.runs.original", OURS, "runs must be without 'original'"),
+        ("routing.runs.Ours", OURS, "routing.runs must be named by a letter"),
+        ("routing.mixers.a-b", MIXER, "routing.mixers must be named by a letter"),
+        ("routing.adapters.runs.2nd", ADAPTER, "routing.adapters.runs must be named by a letter"),
+        (
+            "routing.domains",
+            [{"name": "_a", "corpus": "python"}, {"name": "b", "corpus": "python"}],
+            "name must be named by a letter, then letters, digits or _, all lower case",
+        ),
+        ("routing.protocol.run_tokens", 17, "run_tokens must be 1..16, the shortest of"),
+        ("routing.protocol.run_tokens", 0, "run_tokens must be 1..16, the shortest of"),
+        ("routing.protocol.deep_weight", 1.0, "deep_weight must be in (0, 1)"),
+        ("routing.protocol.deep_weight", 0.0, "deep_weight must be in (0, 1)"),
+        ("routing.protocol.thresholds", [0.9, 1.0], "thresholds must be each in [0.5, 1)"),
+        ("routing.protocol.thresholds", [0.4, 0.9], "thresholds must be each in [0.5, 1)"),
+        ("routing.protocol.segment_tokens", 31, "segment_tokens must be at least 32"),
+        ("routing.protocol.gap_tokens", 65, "gap_tokens must be 1..segment_tokens"),
+        ("routing.calibration.learning_rates", [0.0], "learning_rates must be at least one, each"),
+        ("routing.calibration.learning_rates", [0.1, 1.0], "learning_rates must be at least one"),
+        ("routing.calibration.learning_rates", [], "learning_rates must be at least one, each"),
+        ("routing.original.tail_tokens", 0, "original.tail_tokens must be at least 1"),
+        ("routing.original.area_tokens", 0, "original.area_tokens must be at least 1"),
+        ("routing.original.threshold", 1.0, "original.threshold must be in (0, 1)"),
+        ("routing.original.threshold", 0.0, "original.threshold must be in (0, 1)"),
+        ("routing.original.dwell_tokens", [0, 9], "dwell_tokens must be at least two lengths from"),
+        ("backbones.gpt2.target_modules", [], "gpt2.target_modules must be a list of at least one"),
+        ("other_backbone.target_modules", [], "other_backbone.target_modules must be a list of at"),
         ("contexts", {"nobody": 1}, "config.contexts must be by names out of ['gpt2'"),
     ],
 )
@@ -146,6 +189,25 @@ def test_a_dwell_longer_than_the_context_is_refused(config):
     )
     edit(config, "routing.protocol.dwell_tokens", [16, 64, 1024 - 128])
     load_settings(config)
+
+
+def test_a_sampled_continuation_longer_than_the_context_is_refused(config):
+    config["backbone"] = "gpt2"
+    longest = 1024 - 2 - max(config["routing"]["original"]["dwell_tokens"])
+    edit(config, "routing.original.new_tokens", longest)
+    load_settings(config)
+    edit(config, "routing.original.new_tokens", longest + 1)
+    with pytest.raises(ConfigError, match=r"original\.new_tokens must be shorter.*1025 tokens in"):
+        load_settings(config)
+
+
+def test_every_backbone_names_the_layers_of_its_own_family(config):
+    config["backbone"] = "gpt2"
+    assert load_settings(config).chosen.target_modules == ("c_attn", "c_proj", "c_fc")
+    config["backbone"] = "org/name"
+    llama = load_settings(config).chosen.target_modules
+    assert len(llama) == 7
+    assert llama == load_settings(config).backbones["smollm2-135m"].target_modules
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import runpy
 from types import SimpleNamespace
 
 import pytest
 
 from mneme.core.artefacts import read_json
+from mneme.core.stage import read_record
 
 SCRIPT = """
 import dataclasses
@@ -41,9 +44,16 @@ def run(tmp_path):
     def call(body="pass", **params):
         script = tmp_path / "demo.py"
         script.write_text(SCRIPT.format(body=body))
-        base = {"config": {"x": 0.5}, "code": "0" * 16, "packages": ["numpy"], "device": "cpu"}
+        base = {
+            "config": {"x": 0.5},
+            "code": "0" * 16,
+            "lineage": "1" * 16,
+            "packages": ["numpy"],
+            "device": "cpu",
+        }
+        (tmp_path / "given.json").write_text("[1]")
         snakemake = SimpleNamespace(
-            input=Namelist(),
+            input=Namelist([str(tmp_path / "given.json")]),
             output=Namelist([str(tmp_path / "results" / "demo.json")]),
             params=SimpleNamespace(**{**base, **params}),
             wildcards=SimpleNamespace(),
@@ -60,12 +70,14 @@ def test_a_script_writes_its_headline_and_its_log(run):
     folder = run()
     headline = read_json(folder / "results" / "demo.json")
     assert headline["phase"] == "demo"
-    assert headline["code"] == "0" * 16
+    assert headline["code"] == "1" * 16, "of all stages upstream too"
     assert headline["config"] == {"x": 0.5}
     assert headline["runs"]["ours"]["rows"][0]["value"] == 0.5
     provenance = headline["provenance"]
     assert set(provenance["versions"]) == {"numpy", "python"}
     assert provenance["device"] is None
+    expected = hashlib.sha256(b"[1]").hexdigest()[:16]
+    assert provenance["inputs"] == {str(folder / "given.json"): expected}
     assert provenance["peak_memory_mb"] > 1
     assert 0 <= headline["seconds"] < 60
     assert "done, peak memory" in (folder / "logs" / "demo.log").read_text()
@@ -88,7 +100,8 @@ def test_torch_is_resolved_and_named(run):
         (
             "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried ...')",
             {},
-            "CUDA is out of memory: lower routing.protocol.batch, or batch and tokens of routing.",
+            "CUDA is out of memory: lower routing.protocol.batch, routing.calibration.batch, "
+            "routing.prepare.calibration_chunks, or batch and tokens of routing.adapters.runs",
         ),
     ],
 )
@@ -101,6 +114,42 @@ def test_a_users_mistake_is_one_sentence_and_no_file(run, capsys, tmp_path, body
     assert "Traceback" not in shown
     assert f"ERROR: {sentence}" in (tmp_path / "logs" / "demo.log").read_text()
     assert not (tmp_path / "results" / "demo.json").exists()
+    assert not (tmp_path / "logs" / "demo.json").exists()
+
+
+def test_a_finished_step_leaves_its_time_memory_and_device_beside_its_log(run, tmp_path):
+    run("import time; time.sleep(0.05); job.use_torch()")
+    log = tmp_path / "logs" / "demo.log"
+    record = read_json(tmp_path / "logs" / "demo.json")
+    assert set(record) == {"step", "seconds", "peak_memory_mb", "device", "device_name"}
+    assert 0.05 <= record["seconds"] < 60
+    assert record["peak_memory_mb"] > 1
+    assert (record["step"], record["device"], record["device_name"]) == ("demo", "cpu", "cpu")
+    assert read_record(log) == {**record, "reason": None}
+
+
+def test_a_failed_step_leaves_no_record_of_an_earlier_one(run, tmp_path):
+    run()
+    assert (tmp_path / "logs" / "demo.json").exists()
+    with pytest.raises(SystemExit):
+        run("raise ValueError('no')")
+    assert not (tmp_path / "logs" / "demo.json").exists()
+
+
+def test_a_missing_record_is_told_with_its_reason(tmp_path):
+    record = read_record(tmp_path / "logs" / "fit" / "sleep.log")
+    assert record["step"] == "fit/sleep"
+    assert record["seconds"] is record["peak_memory_mb"] is record["device"] is None
+    assert "logs/fit/sleep.json is missing: made before records were kept" in record["reason"]
+
+
+def test_equal_inputs_give_equal_headlines_but_for_time_and_memory(run, tmp_path):
+    def made():
+        content = read_json(run() / "results" / "demo.json")
+        del content["seconds"], content["provenance"]["peak_memory_mb"]
+        return json.dumps(content)
+
+    assert made() == made()
 
 
 def test_a_gpu_that_is_asked_for_and_absent_stops_the_run(run, capsys, monkeypatch):

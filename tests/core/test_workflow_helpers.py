@@ -1,19 +1,39 @@
-"""Params of rules, merged configurations, and the commit of a clone."""
+"""Params of rules, lineage of headline files, merged configurations, the commit of a clone."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import json
+import os
+import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr
 from snakemake.utils import update_config
 
 from mneme.core.code import code_of, packages_of
 from mneme.core.workflow import canonical, commit_of, merge, stage_params
+from mneme.report.summary import refuse_stale
+from mneme.routing.lineage import NEEDS, lineage_of, upstream
+from mneme.routing.published import PUBLISHED
+
+ROOT = Path(__file__).parents[2]
+HEADLINES = {
+    "env": "env_check",
+    "model": "model_load",
+    "adapters": "routing_adapters",
+    "mixer": "routing_mixer",
+    "hysteresis": "hysteresis",
+    "fatigue": "fatigue",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,3 +116,92 @@ def test_outside_a_clone_the_reason_is_given(tmp_path, monkeypatch):
     assert "not a git repository" in found["reason"]
     monkeypatch.setenv("PATH", "")
     assert commit_of(tmp_path) == {"commit": None, "dirty": None, "reason": "git is not installed"}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """Return a copy of library, scripts, rules and settings."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("src", "rules", "config", "workflow"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copyfile(ROOT / "Snakefile", folder / "Snakefile")
+    return folder
+
+
+def drawn_upstream(folder, *arguments):
+    """Return rule -> itself and all rules upstream, as Snakemake draws them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--rulegraph", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "src")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    names = dict(re.findall(r"^\s*(\d+)\[\s*label\s*=\s*\"(\w+)", done.stdout, re.M))
+    edges = re.findall(r"^\s*(\d+) -> (\d+)", done.stdout, re.M)
+    assert len(names) > 10, done.stdout
+    assert len(edges) > 10, done.stdout
+    closure = {name: {name} for name in names.values()}
+    for _ in names:  # as often as the longest path could need
+        for above, below in edges:
+            closure[names[below]] |= closure[names[above]]
+    return closure
+
+
+@pytest.mark.parametrize(("backbone", "embedded"), [("smollm2-135m", True), ("gpt2", False)])
+def test_the_lineage_is_the_graph_that_snakemake_builds(copied, backbone, embedded):
+    size = ("--configfile", "config/smoke.yaml", "--config", f"backbone={backbone}")
+    drawn = drawn_upstream(copied, *size)
+    for rule in set(drawn) - {"all", "summary"}:
+        assert set(upstream(rule, embedded=embedded)) == drawn[rule], rule
+    assert set(drawn) - {"all", "summary"} == set(NEEDS) - (
+        set() if embedded else {"assets_convert"}
+    )
+
+
+def lineages(folder):
+    scripts = folder / "workflow" / "scripts"
+    return {phase: lineage_of(rule, scripts, embedded=True) for phase, rule in HEADLINES.items()}
+
+
+def test_an_edit_upstream_makes_every_headline_below_it_stale(copied, monkeypatch):
+    monkeypatch.setattr("mneme.core.code.LIBRARY", copied / "src" / "mneme")
+    before = lineages(copied)
+    own = {phase: code_of(copied / f"workflow/scripts/{r}.py") for phase, r in HEADLINES.items()}
+    mixer = copied / "src/mneme/routing/mixer.py"
+    text = mixer.read_text()
+    headlines = {phase: {"code": code} for phase, code in before.items()}
+    try:
+        mixer.write_text(text + "\n# a comment\n")
+        assert lineages(copied) == before
+        mixer.write_text(text + "\nEDITED = 1\n")
+        assert code_of(copied / "workflow/scripts/hysteresis.py") == own["hysteresis"]
+        with pytest.raises(ValueError, match=r"^mixer.json, hysteresis.json, fatigue.json: stale"):
+            refuse_stale(headlines, lineages(copied))
+    finally:
+        mixer.write_text(text)
+    refuse_stale(headlines, lineages(copied))
+
+
+def test_published_figures_agree_with_one_another():
+    def flat(source):
+        blocks = [figures.get(source, {}) for figures in PUBLISHED.values()]
+        return {key: value for block in blocks for key, value in block.items()}
+
+    for source, total in (("mistral_7b_fast", 82.5), ("suite_example", 256.8)):
+        times = {k: v for k, v in flat(source).items() if k.startswith("timing.")}
+        assert times.pop("timing.total_sec") == total
+        assert len(times) == 5
+        assert sum(times.values()) == pytest.approx(total, abs=0.05)
+    fatigue = PUBLISHED["fatigue"]["mistral_7b_fast"]
+    x, y = fatigue["dwell_tokens"], fatigue["deep_crystallization_ratio"]
+    r, p = pearsonr(x, y)
+    assert r == pytest.approx(fatigue["correlations.deep_crystallization"], abs=2e-4)
+    assert p == pytest.approx(fatigue["correlations.deep_crystallization_p"], abs=5e-3)
+    assert sum(y) / 3 == pytest.approx(fatigue["summary.avg_deep_crystallization"], abs=5e-4)
+    undefined = [
+        k for block in PUBLISHED.values() for s in block.values() for k in s if s[k] is None
+    ]
+    assert undefined == ["correlations.switch_lag"]
+    assert fatigue["correlations.switch_lag_reason"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import shutil
 import socket
 import time
 import traceback
@@ -17,10 +18,10 @@ from transformers import LlamaConfig
 
 from mneme.core.backbones import BackboneConfig
 from mneme.core.config import ConfigError
-from mneme.nn.backbone import Backbone, load, next_token_nll, weights_mib
+from mneme.nn.backbone import Backbone, load, next_token_nll, require_context, weights_mib
 from mneme.nn.hub import BackboneError
 from mneme.nn.tokenizer import BUILT_IN, byte_tokenizer, encoder, load_tokenizer
-from mneme.routing.describe import about, describe
+from mneme.routing.describe import about, describe, unpinned
 
 CPU = torch.device("cpu")
 CODE = "def f(x1):\n        return x1 + 12345  # 3.14\n\tif a == 10:\n\n\n    pass\n"
@@ -40,6 +41,7 @@ def settings(**changes):
         "init": "pretrained",
         "dtype": "float32",
         "gate_layer": 1,
+        "target_modules": ("q_proj",),
         "license_url": "",
     }
     return BackboneConfig(**(values | changes))
@@ -156,6 +158,49 @@ def test_missing_weights_are_never_filled_with_random_numbers(saved):
 def test_a_gate_layer_beyond_the_model_is_refused(saved):
     with pytest.raises(ConfigError, match="below the 4 layers"):
         load(settings(name=str(saved), gate_layer=4), device=CPU, resources="x")
+
+
+def test_an_unknown_family_is_refused_before_weights_are_read(saved):
+    content = json.loads((saved / "config.json").read_text())
+    content |= {"model_type": "opt", "architectures": ["OPTForCausalLM"]}
+    (saved / "config.json").write_text(json.dumps(content))
+    (saved / "model.safetensors").unlink()
+    sentence = failure(settings(name=str(saved)))
+    assert "'opt' cannot be split" in sentence
+    assert "families llama, mistral, qwen2, qwen3, smollm3, gpt2" in sentence
+
+
+def test_a_sequence_must_fit_the_context(tiny_llama):
+    require_context(tiny_llama, 512, "routing.x")
+    with pytest.raises(BackboneError, match=r"513 tokens .* the 512 that .* lower routing\.x, or"):
+        require_context(tiny_llama, 513, "routing.x")
+
+
+@pytest.mark.parametrize("revision", [None, "b" * 40])
+def test_the_commit_that_was_read_is_recorded(saved, tmp_path, monkeypatch, no_network, revision):
+    """A hub cache made by hand: the newest commit is a1a1..., another is there too."""
+    newest, cache = "a1" * 20, tmp_path / "hub" / "models--org--name"
+    for commit in (newest, "b" * 40):
+        shutil.copytree(saved, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(newest)
+    for name, value in (("HF_HUB_CACHE", str(cache.parent)), ("HF_HUB_OFFLINE", True)):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    config = settings(source="hub", name="org/name", revision=revision)
+    backbone = load(config, device=CPU, resources="nowhere")
+    facts, sentence = about(backbone), unpinned(backbone)
+    assert facts["revision"] == (revision or newest)
+    assert facts["pinned"] == (revision is not None)
+    if revision is None:
+        assert f"--config backbone=org/name@{newest} pins it" in sentence
+    else:
+        assert sentence is None
+
+
+def test_a_local_model_is_pinned(saved):
+    backbone = load(settings(name=str(saved)), device=CPU, resources="x")
+    assert (about(backbone)["revision"], about(backbone)["pinned"]) == (None, True)
+    assert unpinned(backbone) is None
 
 
 GATED = settings(source="hub", name="org/gated", license_url="https://hub.example/org/gated")

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from mneme.nn.split import layer_count, lower, upper
+from mneme.nn.split import FAMILIES, layer_count, lower, upper
 
 
 def _gpt2():
@@ -37,9 +38,32 @@ def _mistral():
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(params=["llama", "mistral", "gpt2"])
+def _of_type(family, **changes):
+    """A tiny random model of one of the families that are built as Llama is."""
+    shape = {
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        config = AutoConfig.for_model(family, **(shape | changes))
+        model = AutoModelForCausalLM.from_config(config)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(params=FAMILIES)
 def model(request, tiny_llama):
-    return {"llama": lambda: tiny_llama, "mistral": _mistral, "gpt2": _gpt2}[request.param]()
+    made = {"llama": lambda: tiny_llama, "mistral": _mistral, "gpt2": _gpt2}
+    return made.get(request.param, lambda: _of_type(request.param))()
 
 
 @pytest.fixture(name="ids_BT")
@@ -169,7 +193,7 @@ def test_unknown_family_names_the_supported_ones():
         vocab_size=32, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=16, word_embed_proj_dim=16,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"'opt'.*llama, mistral, gpt2"):
+    with pytest.raises(ValueError, match=r"'opt'.*llama, mistral, .*, gpt2"):
         upper(OPTForCausalLM(config), 0)
 
 
@@ -177,3 +201,10 @@ def test_spread_model_is_refused(tiny_llama):
     tiny_llama.model.forward = tiny_llama.model.forward  # what accelerate's hooks do
     with pytest.raises(ValueError, match="one device"):
         lower(tiny_llama, 1)
+
+
+def test_layers_that_attend_in_different_ways_are_refused():
+    kinds = ["full_attention", "full_attention", "sliding_attention", "sliding_attention"]
+    model = _of_type("qwen2", layer_types=kinds, use_sliding_window=True, sliding_window=4)
+    with pytest.raises(ValueError, match=r"full_attention, sliding_attention\) cannot be split"):
+        upper(model, 2)

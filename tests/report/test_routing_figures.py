@@ -15,9 +15,12 @@ from mneme.report.fatigue import PANELS, fatigue_figure
 from mneme.report.routing import MIXER_NOTES, UNROUTED, hysteresis_figure
 from mneme.report.style import OURS, row_of, told
 from mneme.report.training import adapters_figure, mixer_figure
-from mneme.routing.fatigue import PUBLISHED, fatigue
+from mneme.routing.fatigue import fatigue
 from mneme.routing.hysteresis import hysteresis
+from mneme.routing.published import PUBLISHED as ALL_PUBLISHED
 from mneme.stats.rows import Row
+
+PUBLISHED = ALL_PUBLISHED["fatigue"]
 
 DOMAINS = ("shakespeare", "python")
 DWELL = (16, 24, 40, 64)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from mneme.core.artefacts import write_json
-from mneme.report.summary import refuse_stale, summarise, table, validate
+from mneme.report.summary import original_table, refuse_stale, summarise, table, validate
 
 
 def row(metric, value, **further):
@@ -19,7 +20,12 @@ def row(metric, value, **further):
 
 
 def headline(phase, runs, *, code="a" * 16, device="cpu", seconds=1.5, **provenance):
-    facts = {"device": device, "versions": {"python": "3.11.7", "torch": "2.13.0"}}
+    facts = {
+        "device": device,
+        "versions": {"python": "3.11.7", "torch": "2.13.0"},
+        "inputs": {"results/tokens.npz": "d" * 16},
+        "backbone": {"key": "tiny", "name": "a/b", "revision": None},
+    }
     return {
         "phase": phase,
         "code": code,
@@ -27,8 +33,33 @@ def headline(phase, runs, *, code="a" * 16, device="cpu", seconds=1.5, **provena
         "provenance": {**facts, "peak_memory_mb": 100.0, **provenance},
         "seconds": seconds,
         "runs": runs,
-        "published": {"switch_lag_BA": 9},
+        "published": {
+            "mistral_7b_fast": {"test_aba.switch_lag_BA": 9, "tail_area_32": [2.846, 5.541]},
+            "gpt2": {"correlations.deep_crystallization": 0.7381},
+        },
     }
+
+
+def step(name, seconds, memory=100.0, device="cpu", reason=None):
+    return {
+        "step": name,
+        "seconds": seconds,
+        "peak_memory_mb": memory,
+        "device": device,
+        "device_name": device,
+        "reason": reason,
+    }
+
+
+STEPS = {
+    "assets": [step("assets_fetch", None, None, None, "assets_fetch.json is missing")],
+    "env": [step("env_check", 1.5, 250.0, None)],
+    "hysteresis": [
+        step("routing_trace/hysteresis", 40.0, 900.0),
+        step("hysteresis", 2.25, device=None),
+    ],
+    "fatigue": [step("routing_trace/fatigue", 10.5), step("fatigue", None, None, None, "gone")],
+}
 
 
 ORIGINAL = {
@@ -70,6 +101,8 @@ def summary_of(headlines, **change):
     given = {
         "code": "b" * 16,
         "expected": dict.fromkeys(headlines, "a" * 16),
+        "steps": STEPS,
+        "published": {"suite_example": {"timing.total_sec": 256.8}},
         "backbone": BACKBONE,
         "config_hash": "c" * 16,
         "commit": {"commit": None, "dirty": None, "reason": "no git"},
@@ -91,15 +124,43 @@ def test_values_times_memory_and_provenance_are_gathered(headlines):
     }
     assert summary["values"]["hysteresis"]["ours"]["return_gap"]["reason"] == "one text only"
     assert summary["values"]["hysteresis"]["token"]["switch_lag_BA"]["control_of"] == "ours"
-    assert summary["seconds"] == 5.0
-    assert summary["peak_memory_mb"] == 250.0
+    assert summary["seconds"] == 54.25
+    assert summary["peak_memory_mb"] == 900.0
+    assert summary["reason"] == "2 of 6 steps left no record: the others only"
     assert summary["device"] == "cpu"
     assert summary["versions"] == {"python": "3.11.7", "torch": "2.13.0"}
-    assert summary["phases"]["fatigue"]["seconds"] == 2.0
-    assert summary["phases"]["hysteresis"]["published"] == {"switch_lag_BA": 9}
+    assert summary["phases"]["hysteresis"]["published"]["gpt2"]
+    assert summary["published"] == {"suite_example": {"timing.total_sec": 256.8}}
     assert summary["model_name"] == "a/b"
     assert summary["config_hash"] == "c" * 16
     validate(json.loads(json.dumps(summary, allow_nan=False)), "summary", name="summary.json")
+
+
+def test_a_phases_cost_is_that_of_all_its_steps(headlines):
+    phases = summary_of(headlines)["phases"]
+    measured = phases["hysteresis"]
+    assert (measured["seconds"], measured["peak_memory_mb"]) == (42.25, 900.0)
+    assert (measured["device"], measured["reason"]) == ("cpu", None)
+    assert [entry["step"] for entry in measured["steps"]] == [
+        "routing_trace/hysteresis",
+        "hysteresis",
+    ]
+
+
+def test_a_step_without_a_record_is_listed_with_its_reason(headlines):
+    phases = summary_of(headlines)["phases"]
+    assert phases["fatigue"]["seconds"] == 10.5
+    assert phases["fatigue"]["reason"] == "1 of 2 steps left no record: the others only"
+    assert phases["fatigue"]["steps"][1] == step("fatigue", None, None, None, "gone")
+    assert phases["assets"]["seconds"] is None
+    assert phases["assets"]["steps"][0]["reason"] == "assets_fetch.json is missing"
+    assert "code" not in phases["assets"], "no headline file"
+
+
+def test_a_step_without_a_record_needs_a_reason(headlines):
+    steps = {**STEPS, "env": [step("env_check", None, None, None)]}
+    with pytest.raises(ValueError, match=r"summary.json breaks the summary schema at .*env"):
+        summary_of(headlines, steps=steps)
 
 
 def test_the_sources_own_keys_stand_at_their_own_addresses(headlines):
@@ -119,7 +180,7 @@ def test_versions_that_differ_between_phases_are_shown_not_hidden(headlines):
 
 
 def test_it_works_from_the_first_day_on(headlines):
-    summary = summary_of({"env": headlines["env"]})
+    summary = summary_of({"env": headlines["env"]}, steps={"env": STEPS["env"]})
     assert summary["timing"] == {}
     assert summary["device"] is None
     assert summary["torch_version"] == "2.13.0"
@@ -164,6 +225,8 @@ def test_a_metric_named_twice_is_refused(headlines):
         (lambda h: h["runs"]["ours"]["rows"][0].update(value="9"), "rows"),
         (lambda h: h["runs"]["ours"]["rows"][3].update(reason=None), "reason"),
         (lambda h: h["provenance"].pop("versions"), "versions"),
+        (lambda h: h["provenance"].pop("inputs"), "inputs"),
+        (lambda h: h["provenance"].update(backbone="tiny"), "backbone"),
     ],
 )
 def test_the_headline_schema_names_what_is_wrong(headlines, damage, where):
@@ -186,6 +249,31 @@ def test_the_table_shows_the_headline_rows_first(headlines):
     assert "  token  " not in text
 
 
+def test_run_original_stands_beside_the_published_figures(headlines):
+    keys = headlines["fatigue"]["runs"]["original"]["published_keys"]
+    keys["fatigue"] = {
+        "correlations": {"deep_crystallization": 0.5, "switch_lag": None},
+        "tests": [{"tail_area_32": 1.25, "x": 1}, {"tail_area_32": 2.0, "x": 2}],
+    }
+    lines = original_table(summary_of(headlines)).splitlines()
+    cells = [re.split(r" {2,}", line) for line in lines]
+    assert cells == [
+        ["original protocol", "here (first seed)", "Mistral-7B fast", "GPT-2"],
+        ["hysteresis test_aba.switch_lag_AB", "0", "-", "-"],
+        ["hysteresis test_aba.switch_lag_BA", "9", "9", "-"],
+        ["fatigue correlations.deep_crystallization", "0.5", "-", "0.7381"],
+        ["fatigue correlations.switch_lag", "undefined", "-", "-"],
+        ["fatigue tests.tail_area_32", "1.25 / 2", "2.846 / 5.541", "-"],
+        ["fatigue tests.x", "1 / 2", "-", "-"],
+    ]
+    assert {line[:43].rstrip() for line in lines} == {first for first, *_ in cells}
+
+
+def test_without_run_original_there_is_no_second_table(headlines):
+    summary = summary_of({"env": headlines["env"]}, steps={"env": STEPS["env"]})
+    assert original_table(summary) == ""
+
+
 def test_the_command_prints_the_table_without_torch(headlines, tmp_path):
     write_json(tmp_path / "summary.json", summary_of(headlines))
     program = (
@@ -198,6 +286,7 @@ def test_the_command_prints_the_table_without_torch(headlines, tmp_path):
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert "5.5 [4, 7] tokens" in done.stdout
+    assert "\n\noriginal protocol" in done.stdout
 
 
 def test_the_command_says_what_to_do_without_results(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,35 @@ import yaml
 
 from mneme.core.config import build
 from mneme.routing.adapters import adapter_runs, by_run
-from mneme.routing.config import RoutingConfig
+from mneme.routing.config import AdapterRunConfig, RoutingConfig
 from mneme.routing.mixed_report import mixed_report
 from mneme.routing.paths import RoutingPaths
 
 ROOT = Path(__file__).parents[2]
+
+
+RUN = AdapterRunConfig(
+    protect="none",
+    samples=4,
+    tokens=8,
+    epochs=1,
+    batch=2,
+    learning_rate=1e-3,
+    above_gate=True,
+)
+RUNS = {
+    "none": RUN,
+    "sleep": dataclasses.replace(RUN, protect="sleep"),
+    "source": dataclasses.replace(RUN, protect="sleep", learning_rate=1e-4),
+}
+
+
+def settings() -> RoutingConfig:
+    with open(ROOT / "config/config.yaml", encoding="utf-8") as handle:
+        return build(RoutingConfig, yaml.safe_load(handle)["routing"], where="routing")
+
+
+SETTINGS = dataclasses.replace(settings().adapters, runs=RUNS, headline="sleep", seeds=(0,))
 
 
 def losses(newest_on_old: float) -> dict:
@@ -38,8 +63,8 @@ def test_gain_forgetting_and_what_sleep_saved():
     runs = adapter_runs(
         by_run(pairs),
         by_run((name, history(2.0)) for name, _ in pairs),
+        SETTINGS,
         ("a", "b"),
-        seeds=(0,),
         resamples=100,
         original="source",
     )
@@ -51,6 +76,8 @@ def test_gain_forgetting_and_what_sleep_saved():
     assert "forgetting.b" not in none, "the last domain cannot be forgotten yet"
     assert runs["source"]["published_keys"] == {"timing": {"phase3_training_sec": 3.0}}
     assert "published_keys" not in runs["none"]
+    assert "forgetting.a_minus_none" not in values(runs["source"]), "it differs in more"
+    assert runs["none"]["rows"][0]["control_of"] == "sleep"
 
 
 def test_mixed_model_is_compared_by_chunk():
@@ -72,8 +99,7 @@ def test_mixed_model_is_compared_by_chunk():
 
 
 def test_addresses_follow_the_settings():
-    with open(ROOT / "config/config.yaml", encoding="utf-8") as handle:
-        config = build(RoutingConfig, yaml.safe_load(handle)["routing"], where="routing")
+    config = settings()
     paths = RoutingPaths(results="out", backbone="tiny", config=config)
     assert paths.step("trace", "x.npz") == "out/routing/trace/tiny/x.npz"
     assert paths.mixer_seeds("mixer_fit", "{mixer}", "mixer.json")[1] == (

@@ -244,7 +244,8 @@ def test_equal_seeds_give_equal_weights_and_different_seeds_different_ones(strat
 def test_untrained_mixer_is_the_starting_point_of_the_trained_one():
     data, config = planted(), config_of(epochs=0)
     untrained = run(data, config).mixer.state_dict()
-    frozen = CalibrationConfig(**{**plain(SETTINGS), "learning_rates": (0.0,)})
+    frozen = CalibrationConfig(**plain(SETTINGS))
+    object.__setattr__(frozen, "learning_rates", (0.0,))  # which settings refuse
     unmoved = run(data, config_of(epochs=3), calibration=frozen).mixer.state_dict()
     assert all(torch.equal(untrained[name], unmoved[name]) for name in untrained)
 
@@ -278,7 +279,8 @@ def test_divergence_is_said_and_never_chosen():
     data["d0.calibration"][0, 0, 0] = torch.inf
     with pytest.raises(ValueError, match="diverged at every one of learning_rates"):
         run(data, config_of())
-    wild = CalibrationConfig(**{**plain(SETTINGS), "learning_rates": (1e30, 1e-2)})
+    wild = CalibrationConfig(**plain(SETTINGS))
+    object.__setattr__(wild, "learning_rates", (1e30, 1e-2))  # which settings refuse
     result = run(planted(), config_of(), calibration=wild)
     assert result.tried[0]["validation_nll"] is None
     assert result.test.token > 0.99

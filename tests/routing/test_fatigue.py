@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from planted import PAIR, noisy_gate, protocol_of, runs_of, step_gate, trace_of
 
-from mneme.routing.fatigue import PUBLISHED, TREND_METRICS, dwell_slope, fatigue
+from mneme.routing.fatigue import TREND_METRICS, dwell_slope, fatigue
+from mneme.routing.published import PUBLISHED
 
 SEEDS = (0, 1)
 DWELL = (16, 24, 40, 64, 112)
@@ -90,6 +91,29 @@ def test_an_entry_lag_beyond_the_stay_leaves_no_excess():
         assert row(ours, f"deep_crystallization_ratio_excess@{n}")["value"] == 0
 
 
+def test_a_gate_that_is_deep_half_of_the_time_at_every_dwell_has_no_excess():
+    def flickering(protocol):
+        steady = step_gate(protocol, lambda *_: 0, entry=4)
+
+        def weights(mixer, context, n):
+            w_a = steady(mixer, context, n).copy()
+            if context == "real":
+                first = protocol.segment_tokens + 8
+                w_a[:, :, first : protocol.segment_tokens + n : 2] = 0.5
+            return w_a
+
+        return weights
+
+    ours = measure(flickering, runs_of("ours"), dwell_tokens=(32, 64, 128, 256))["ours"]
+    whole = [row(ours, f"deep_crystallization_ratio@{n}")["value"] for n in (32, 256)]
+    excess = [row(ours, f"deep_crystallization_ratio_excess@{n}")["value"] for n in (32, 256)]
+    # 1 - lag / n alone would call this -.38 and -.48 of "excess".
+    assert whole == [0.5, 0.5]
+    assert all(abs(value) < 0.06 for value in excess)
+    assert ours["censored"]["switch_lag@32"] == 0
+    assert row(ours, "switch_lag@32_median")["value"] == 0
+
+
 def test_a_lag_planted_to_grow_with_dwell_is_found(grown):
     ours = grown["ours"]
     for n, lag in ((16, 2), (32, 4), (64, 6), (128, 8)):
@@ -131,9 +155,9 @@ def test_what_is_undefined_says_why(constant):
     assert "no token of a stay of 24" in short["reason"]
     reset = row(constant["reset"], "deep_crystallization_ratio@16")
     assert "no middle segment" in reset["reason"]
-    assert "measured from" in row(constant["aa"], "return_gap_cosine@16")["reason"]
+    assert row(constant["aa"], "return_gap_cosine@16")["value"] == 0
     assert "no reference" in row(constant["bab"], "return_gap_cosine@16")["reason"]
-    assert "fewer than three" in row(constant["aa"], "return_gap_cosine.spearman")["reason"]
+    assert "fewer than three" in row(constant["bab"], "return_gap_cosine.spearman")["reason"]
 
 
 def test_a_stay_shorter_than_the_last_tokens_is_undefined_there():
@@ -169,7 +193,7 @@ def test_dwell_slope_is_exactly_zero_for_equal_means():
 
 
 def test_published_points_have_one_value_a_dwell():
-    mistral = PUBLISHED["mistral_7b_fast"]
+    mistral = PUBLISHED["fatigue"]["mistral_7b_fast"]
     lists = [value for value in mistral.values() if isinstance(value, list)]
     assert len(lists) >= 5
     assert {len(value) for value in lists} == {3}

@@ -17,6 +17,7 @@ from mneme.nn.split import lower, upper
 from mneme.routing.config import AdapterFitConfig
 from mneme.routing.fit import Course, Parts, fitted_adapters
 from mneme.routing.lora import adapter_parameters, attached, save_adapters
+from mneme.routing.model import TemporalLora
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).parents[2] / "workflow" / "scripts" / "routing_adapter_fit.py"
@@ -24,7 +25,7 @@ PAIR, TRIPLE = ("one", "two"), ("one", "two", "six")
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def settings(domains=PAIR, gate_layer=1, adapters=None, **run):
+def settings(domains=PAIR, gate_layer=1, adapters=None, targets=ALL, **run):
     return build(
         AdapterFitConfig,
         {
@@ -35,13 +36,13 @@ def settings(domains=PAIR, gate_layer=1, adapters=None, **run):
                 "init": "random",
                 "dtype": "float32",
                 "gate_layer": gate_layer,
+                "target_modules": targets,
                 "license_url": "",
             },
             "resources": "unused",
             "adapters": {
                 "rank": 4,
                 "alpha": 8.0,
-                "target_modules": ALL,
                 "sleep_weight": 0.5,
                 "sleep_temperature": 2.0,
                 "seeds": [0],
@@ -120,9 +121,8 @@ def same(first, second):
 
 def course_of(stack, base, tokens, config):
     k = config.backbone.gate_layer if config.run.above_gate else 0
-    model = stack.enter_context(
-        attached(base, config.adapters, config.domains, first_layer=k, seed=0)
-    )
+    options = {"targets": ALL, "first_layer": k, "seed": 0}
+    model = stack.enter_context(attached(base, config.adapters, config.domains, **options))
     for domain in config.domains:  # B = 0 would hide the gradient of A
         for parameter in adapter_parameters(model, domain).values():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
@@ -247,7 +247,7 @@ def test_three_domains_rehearse_all_earlier_ones(tiny_llama, tokens, tmp_path):
 def test_rehearsal_of_a_third_domain_pools_both_snapshots(tiny_llama, tokens):
     config = settings(domains=TRIPLE, protect="sleep")
     with ExitStack() as stack:
-        options = {"first_layer": 1, "seed": 0}
+        options = {"targets": ALL, "first_layer": 1, "seed": 0}
         model = stack.enter_context(
             attached(tiny_llama, config.adapters, config.domains, **options)
         )
@@ -328,9 +328,36 @@ def test_gpt2_family(tokens, tmp_path):
 
     shape = {"n_positions": 32, "n_embd": 32, "n_layer": 3, "n_head": 4}
     base = GPT2LMHeadModel(GPT2Config(vocab_size=128, **shape)).eval().requires_grad_(False)
-    targets = {"target_modules": ["c_attn", "c_fc"]}
-    fit = Fit(base, tokens, tmp_path, settings(adapters=targets, learning_rate=5e-3))
+    targets = ["c_attn", "c_proj", "c_fc"]
+    fit = Fit(base, tokens, tmp_path, settings(targets=targets, learning_rate=5e-3))
     assert np.mean(fit.losses["one"]["one"]) < np.mean(fit.losses["base"]["one"])
+    assert_mixes(base, fit, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "smollm3"])
+def test_families_built_as_llama_is(family, tokens, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8}
+    heads = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    ends = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    shape = AutoConfig.for_model(family, **sizes, **heads, **ends)
+    base = AutoModelForCausalLM.from_config(shape).eval().requires_grad_(False)
+    fit = Fit(base, tokens, tmp_path, settings(learning_rate=5e-3))
+    assert np.mean(fit.losses["one"]["one"]) < np.mean(fit.losses["base"]["one"])
+    assert_mixes(base, fit, tmp_path)
+
+
+@torch.no_grad()
+def assert_mixes(base, fit, folder):
+    """Check that the one-pass model under one adapter's gate equals PEFT with that adapter."""
+    places = {name: folder / "adapters" / name for name in PAIR}
+    mixed = TemporalLora(base, places, mixer=None, gate_layer=1)
+    for column, name in enumerate(PAIR):
+        gates_BTK = torch.eye(2)[column].expand(1, 20, 2)
+        logits = mixed(torch.arange(20)[None], gates_BTK=gates_BTK).logits
+        torch.testing.assert_close(logits, fit.logits[name], rtol=0, atol=1e-5)
+    assert (fit.logits["one"] - fit.logits["two"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -339,8 +366,8 @@ def test_gpt2_family(tokens, tmp_path):
         ({"samples": 13}, "samples must be at most 12 samples of 16 tokens for domain one"),
         ({"tokens": 17}, "samples must be at most 12 samples of 16 tokens for domain one"),
         (
-            {"adapters": {"target_modules": ["q_proj", "c_attn"]}},
-            r"target_modules must be linear layers of this backbone \(down_proj, .*'c_attn'",
+            {"targets": ["q_proj", "c_attn"]},
+            r"target_modules .* must be linear layers of this backbone \(down_proj, .*'c_attn'",
         ),
     ],
 )
@@ -348,6 +375,12 @@ def test_mistakes_are_one_sentence(tiny_llama, tokens, tmp_path, changes, messag
     with pytest.raises(ConfigError, match=message):
         Fit(tiny_llama, tokens, tmp_path, settings(**changes))
     assert not hasattr(tiny_llama, "peft_config")
+
+
+def test_chunks_longer_than_the_context_are_refused_before_training(tiny_llama, tokens, tmp_path):
+    tiny_llama.config.max_position_embeddings = 15
+    with pytest.raises(ValueError, match=r"16 tokens is longer than the 15 .* lower .*loss_tokens"):
+        Fit(tiny_llama, tokens, tmp_path, settings())
 
 
 def test_one_domain_is_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,19 @@ from hypothesis import strategies as st
 from mneme.core.config import ConfigError
 from mneme.core.corpora import Document
 from mneme.routing.config import PrepareConfig
-from mneme.routing.prepare import Pool, Sizes, domain_material, split_groups
+from mneme.routing.prepare import (
+    Pool,
+    Sizes,
+    deal,
+    domain_material,
+    split_groups,
+    tuple_material,
+)
 
 CONFIG = PrepareConfig(
     seed=0,
+    train_chunks=3,
+    train_tokens=8,
     train_share=0.3,
     calibration_share=0.3,
     chunk_tokens=8,
@@ -43,14 +54,14 @@ def test_splits_share_no_group():
         "calibration": 3,
         "test": 4,
     }
-    assert len({text for part in texts.values() for text in part}) == 10
+    assert len({d.group for part in texts.values() for d in part}) == 10
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), words=st.integers(20, 60))
 def test_spans_of_every_kind_are_disjoint(seed, words):
     pool = Pool(
-        [d.text for d in documents(8, words)],
+        documents(8, words),
         encode,
         generator=np.random.default_rng(seed),
         name="x",
@@ -60,20 +71,21 @@ def test_spans_of_every_kind_are_disjoint(seed, words):
 
 
 def test_spans_are_contiguous_text():
-    pool = Pool(["0 1 2 3 4 5 6 7 8 9"], encode, generator=np.random.default_rng(0), name="x")
+    pool = Pool(
+        [Document("g", "0 1 2 3 4 5 6 7 8 9")], encode, generator=np.random.default_rng(0), name="x"
+    )
     span = pool.take(4, 1)[0]
     assert span[0] in (0, 5)
     assert np.diff(span).tolist() == [1, 1, 1]
 
 
 def test_short_documents_are_joined():
-    pool = Pool(["1 2 3"] * 4, encode, generator=np.random.default_rng(0), name="x")
+    pool = Pool([Document("g", "1 2 3")] * 4, encode, generator=np.random.default_rng(0), name="x")
     assert pool.take(10, 1).shape == (1, 10)
 
 
 def test_material_keeps_splits_apart():
-    sizes = Sizes(train_chunks=3, train_tokens=8, tuples=2, segment_tokens=8, long_tokens=16)
-    arrays, pool = domain_material(documents(12, 80), encode, CONFIG, sizes, name="x")
+    arrays, pool = domain_material(documents(12, 80), encode, CONFIG, name="x")
     assert arrays["calibration"].shape == (6, 8)
     parts = [set((part // 80).ravel().tolist()) for part in arrays.values()]
     train, calibration, validation, test, loss = parts
@@ -84,8 +96,44 @@ def test_material_keeps_splits_apart():
 
 
 def test_too_small_and_empty_corpora_are_refused():
-    pool = Pool(["1 2 3"], encode, generator=np.random.default_rng(0), name="plays")
+    pool = Pool([Document("g", "1 2 3")], encode, generator=np.random.default_rng(0), name="plays")
     with pytest.raises(ConfigError, match="corpus plays is too small: 2 spans of 5 tokens"):
         pool.take(5, 2)
     with pytest.raises(ConfigError, match="holds 0 groups"):
         split_groups([], CONFIG, generator=np.random.default_rng(0))
+
+
+def test_more_training_chunks_change_nothing_else():
+    one, _ = domain_material(documents(12, 80), encode, CONFIG, name="x")
+    more = dataclasses.replace(CONFIG, train_chunks=6)
+    two, _ = domain_material(documents(12, 80), encode, more, name="x")
+    assert two["train"].shape == (6, 8)
+    for part in ("calibration", "validation", "test", "loss"):
+        np.testing.assert_array_equal(one[part], two[part])
+
+
+def test_unopened_documents_come_first():
+    pool = Pool(documents(6, 40), encode, generator=np.random.default_rng(0), name="x")
+    _, groups = pool.take_grouped(8, 6)
+    assert len(set(groups)) == 6
+
+
+def test_dealing_keeps_groups_of_a_tuple_apart_when_it_can():
+    used = [{"a"}, {"b"}, {"c"}]
+    for seed in range(20):
+        order = deal(["a", "b", "c"], used, generator=np.random.default_rng(seed))
+        assert sorted(order) == [0, 1, 2]
+        assert all("abc"[i] not in row for i, row in zip(order, used, strict=True))
+
+
+def test_a_tuple_reads_different_documents():
+    sizes = Sizes(tuples=4, segment_tokens=8, long_tokens=16)
+    pools = {
+        name: Pool(documents(20, 40), encode, generator=np.random.default_rng(i), name=name)
+        for i, name in enumerate("xy")
+    }
+    arrays = tuple_material(pools, ("x", "y"), sizes, seed=0)
+    assert arrays["a_long"].shape == (4, 16)
+    for row in range(4):
+        plays = [arrays[k][row, 0] // 40 for k in ("a_long", "a_other_long", "a1", "a2")]
+        assert len(set(plays)) == 4

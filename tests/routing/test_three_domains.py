@@ -55,10 +55,10 @@ def material(settings, backbone, corpora_dir):
     for name in NAMES:
         documents = read_documents(Path(corpora_dir) / f"{name}.jsonl")
         parts, pools[name] = domain_material(
-            documents, encoder(backbone.tokenizer), config.prepare, sizes_of(config), name=name
+            documents, encoder(backbone.tokenizer), config.prepare, name=name
         )
         arrays |= {f"{name}.{part}": value for part, value in parts.items()}
-    return arrays | tuple_material(pools, config.pair, sizes_of(config))
+    return arrays | tuple_material(pools, config.pair, sizes_of(config), seed=0)
 
 
 def test_a_mixer_of_three_domains_tells_them_apart_and_remembers_through_attention(

@@ -10,24 +10,19 @@ import torch
 
 from mneme.core.seeds import torch_generator
 from mneme.nn.split import lower
-from mneme.routing.config import MixerConfig, ProtocolConfig
+from mneme.routing.config import MixerConfig
 from mneme.routing.mixer import build_mixer
-from mneme.routing.sequences import fatigue_families, hysteresis_families, mixed_segment
+from mneme.routing.sequences import (
+    SequenceConfig,
+    fatigue_families,
+    hysteresis_families,
+    mixed_pattern,
+)
 from mneme.routing.trace import trace_batch
 
 CPU = torch.device("cpu")
-PROTOCOL = ProtocolConfig(
-    tuples=3,
-    segment_tokens=10,
-    mix_piece_tokens=4,
-    dwell_tokens=(4, 10, 24),
-    batch=2,
-    threshold=0.9,
-    thresholds=(0.5, 0.9),
-    run_tokens=3,
-    gap_tokens=8,
-    deep_weight=0.95,
-    resamples=100,
+PROTOCOL = SequenceConfig(
+    tuples=3, segment_tokens=10, mix_piece_tokens=4, dwell_tokens=(4, 10, 24), batch=2
 )
 
 
@@ -62,8 +57,9 @@ def mixers(*strategies: str) -> dict[str, list[torch.nn.Module]]:
 @pytest.fixture
 def tuples() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
-    long = {name: rng.integers(0, 128, (3, 24)) for name in ("a_long", "b_long")}
-    short = {name: rng.integers(0, 128, (3, 10)) for name in ("a1", "a2", "a_other", "b1", "b2")}
+    middles = ("a_long", "a_other_long", "b_long")
+    long = {name: rng.integers(0, 128, (3, 24)) for name in middles}
+    short = {name: rng.integers(0, 128, (3, 10)) for name in ("a1", "a2", "b1", "b2")}
     return {key: value.astype(np.int32) for key, value in (long | short).items()}
 
 
@@ -81,13 +77,14 @@ def one_sequence(model, k, mixer, ids, *, labels, mask=None, positions=None) -> 
 @torch.inference_mode()
 def test_every_context_equals_one_plain_pass_per_sequence(tiny_llama, tuples):
     made = mixers("gating", "ema", "attention", "token", "ema_oracle")
-    wanted = {name: {"real", "same_domain", "swapped", "shuffled"} for name in made}
+    wanted = {name: {"real", "same_domain", "other", "swapped", "shuffled"} for name in made}
     families = fatigue_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
     found = trace_batch(lower(tiny_llama, 2), families, made, wanted, slice(0, 3), device=CPU)
     for key, weights in found.items():
         name, context, length = key.split("/")
         family, n = families[context], int(length)
-        labels = np.repeat(family.domains, [10, n, 10])
+        first, last = family.domains
+        labels = np.concatenate([[first] * 10, family.middle_domains[:n], [last] * 10])
         for seed, mixer in enumerate(made[name]):
             for text in range(3):
                 parts = (family.first[text], family.middle[text, :n], family.last[text])
@@ -143,6 +140,24 @@ def test_shuffled_prefixes_hold_the_same_tokens(tuples):
         np.testing.assert_array_equal(np.sort(shuffled[:, :n]), np.sort(real[:, :n]))
 
 
-def test_mixed_segment_alternates_pieces_beginning_with_b():
-    mix = mixed_segment(np.zeros((1, 10)), np.ones((1, 10)), piece=4)
-    assert mix[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
+def test_mixed_segment_alternates_pieces_beginning_with_b_and_is_labelled_so(tuples):
+    assert mixed_pattern(10, piece=4).tolist() == [True] * 4 + [False] * 4 + [True] * 2
+    mixed = hysteresis_families(tuples, PROTOCOL, domains=(0, 1), seed=0)["mixed"]
+    from_b = mixed.middle == tuples["b_long"][:, :10]
+    assert from_b[:, mixed.middle_domains == 1].all()
+    assert (mixed.middle == tuples["a_other_long"][:, :10])[:, mixed.middle_domains == 0].all()
+
+
+@torch.inference_mode()
+def test_the_oracle_follows_the_true_labels_of_a_mixed_segment(tiny_llama, tuples):
+    families = hysteresis_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
+    made = mixers("ema_oracle")
+    found = trace_batch(
+        lower(tiny_llama, 2), families, made, {"ema_oracle": {"mixed"}}, slice(0, 3), device=CPU
+    )
+    z, slow = 0.0, []
+    for domain in [0] * 10 + families["mixed"].middle_domains.tolist() + [0] * 10:
+        z = 0.7 * z + 0.3 * (4.0 if domain == 0 else -4.0)
+        slow.append(1 / (1 + np.exp(-2 * z)))
+    for text in range(3):
+        np.testing.assert_allclose(found["ema_oracle/mixed/10"][0, text, :, 0], slow, atol=1e-5)

@@ -3,8 +3,9 @@
 from mneme.core.artefacts import read_arrays, read_json, save_figure
 from mneme.core.stage import stage
 from mneme.report.fatigue import fatigue_figure
-from mneme.routing.fatigue import PUBLISHED, fatigue
+from mneme.routing.fatigue import fatigue
 from mneme.routing.original import original_block
+from mneme.routing.published import PUBLISHED
 from mneme.routing.stages import MeasureStageConfig
 
 with stage(snakemake) as job:
@@ -15,7 +16,13 @@ with stage(snakemake) as job:
     )
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="fatigue")
-    job.headline(job.output[0], phase="fatigue", runs=runs, published=PUBLISHED)
-    save_figure(
-        fatigue_figure(runs, PUBLISHED, config.pair), svg=job.output.svg, png=job.output.png
+    published = PUBLISHED["fatigue"]
+    job.headline(
+        job.output[0],
+        phase="fatigue",
+        runs=runs,
+        published=published,
+        backbone=job.params.backbone,
     )
+    figure = fatigue_figure(runs, published, config.pair)
+    save_figure(figure, svg=job.output.svg, png=job.output.png)

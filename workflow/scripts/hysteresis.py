@@ -3,8 +3,9 @@
 from mneme.core.artefacts import read_arrays, read_json, save_figure
 from mneme.core.stage import stage
 from mneme.report.routing import hysteresis_figure
-from mneme.routing.hysteresis import PUBLISHED, hysteresis
+from mneme.routing.hysteresis import hysteresis
 from mneme.routing.original import original_block
+from mneme.routing.published import PUBLISHED
 from mneme.routing.stages import MeasureStageConfig
 
 with stage(snakemake) as job:
@@ -15,5 +16,11 @@ with stage(snakemake) as job:
     )
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="hysteresis")
-    job.headline(job.output[0], phase="hysteresis", runs=runs, published=PUBLISHED)
+    job.headline(
+        job.output[0],
+        phase="hysteresis",
+        runs=runs,
+        published=PUBLISHED["hysteresis"],
+        backbone=job.params.backbone,
+    )
     save_figure(hysteresis_figure(runs, config.pair), svg=job.output.svg, png=job.output.png)

@@ -5,12 +5,15 @@ from mneme.core.headline import run_block
 from mneme.core.seeds import numpy_generator
 from mneme.core.stage import stage
 from mneme.nn.backbone import load
-from mneme.routing.describe import ModelStageConfig, about, describe
+from mneme.routing.describe import ModelStageConfig, about, describe, unpinned
+from mneme.routing.published import PUBLISHED
 
 with stage(snakemake) as job:
     config = job.settings(ModelStageConfig, where="routing")
     backbone = load(config.backbone, device=job.use_torch(), resources=config.resources)
     job.log(f"{config.name} loaded in {backbone.load_seconds} s")
+    if line := unpinned(backbone):
+        job.log(f"WARNING: {line}")
     tokens = read_arrays(job.input.tokens)
     rows = describe(
         backbone,
@@ -24,4 +27,10 @@ with stage(snakemake) as job:
     runs = {config.name: run_block(rows, **about(backbone))}
     timing = {"timing": {"model_load_sec": backbone.load_seconds}}
     runs["original"] = run_block([], published_keys=timing)
-    job.headline(job.output[0], phase="model", runs=runs, published={}, backbone=config.name)
+    job.headline(
+        job.output[0],
+        phase="model",
+        runs=runs,
+        published=PUBLISHED["model"],
+        backbone=job.params.backbone,
+    )

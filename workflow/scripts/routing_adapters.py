@@ -5,7 +5,8 @@ from pathlib import Path
 from mneme.core.artefacts import read_json, save_figure
 from mneme.core.stage import stage
 from mneme.report.training import adapters_figure
-from mneme.routing.adapters import PUBLISHED, adapter_runs, by_run
+from mneme.routing.adapters import adapter_runs, by_run
+from mneme.routing.published import PUBLISHED
 from mneme.routing.stages import AdaptersStageConfig
 
 with stage(snakemake) as job:
@@ -17,10 +18,16 @@ with stage(snakemake) as job:
     runs = adapter_runs(
         losses,
         histories,
+        config.adapters,
         config.domains,
-        seeds=config.adapters.seeds,
         resamples=config.resamples,
         original=config.original,
     )
-    job.headline(job.output[0], phase="adapters", runs=runs, published=PUBLISHED)
+    job.headline(
+        job.output[0],
+        phase="adapters",
+        runs=runs,
+        published=PUBLISHED["adapters"],
+        backbone=job.params.backbone,
+    )
     save_figure(adapters_figure(runs, config.domains), svg=job.output.svg, png=job.output.png)

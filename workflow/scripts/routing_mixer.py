@@ -4,7 +4,8 @@ from mneme.core.artefacts import read_json, save_figure
 from mneme.core.stage import stage
 from mneme.report.training import mixer_figure
 from mneme.routing.mixed_report import mixed_report
-from mneme.routing.mixer_report import PUBLISHED, MixerReportConfig, mixer_report
+from mneme.routing.mixer_report import MixerReportConfig, mixer_report
+from mneme.routing.published import PUBLISHED
 
 with stage(snakemake) as job:
     config = job.settings(MixerReportConfig, where="routing")
@@ -22,4 +23,10 @@ with stage(snakemake) as job:
         seeds=config.seeds,
         resamples=config.resamples,
     )
-    job.headline(job.output[0], phase="mixer", runs=runs, published=PUBLISHED)
+    job.headline(
+        job.output[0],
+        phase="mixer",
+        runs=runs,
+        published=PUBLISHED["mixer"],
+        backbone=job.params.backbone,
+    )

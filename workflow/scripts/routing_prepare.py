@@ -16,10 +16,10 @@ with stage(snakemake) as job:
         documents = read_documents(path)
         job.log(f"{domain.name}: {len(documents)} documents from {Path(path).name}")
         parts, pools[domain.name] = domain_material(
-            documents, encode, config.prepare, config.sizes, name=domain.name
+            documents, encode, config.prepare, name=domain.name
         )
         arrays |= {f"{domain.name}.{part}": value for part, value in parts.items()}
-    arrays |= tuple_material(pools, config.pair, config.sizes)
+    arrays |= tuple_material(pools, config.pair, config.sizes, seed=config.prepare.seed)
     for name, value in arrays.items():
         job.log(f"{name}: {value.shape}")
     write_arrays(job.output[0], arrays)

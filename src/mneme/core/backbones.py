@@ -17,18 +17,23 @@ class BackboneConfig:
     name: str
     """Hub id (org/name), or directory of a saved model."""
     revision: str | None
-    """Hub commit (40 hex digits); must be null unless source is hub."""
+    """Hub commit (40 hex digits), null for the newest (not pinned: `model.json` says which one it
+    was); must be null unless source is hub."""
     init: Literal["pretrained", "random"]
     """random: weights drawn from the architecture's own initialiser; speed and memory only."""
     dtype: Literal["float32", "bfloat16"]
     """Precision of the frozen weights."""
     gate_layer: int
     """Layer k whose output the Time Mixer reads; adapters sit above it (0 = embeddings)."""
+    target_modules: tuple[str, ...]
+    """Names of the linear layers that carry an adapter; GPT-2 has others than Llama and its kin."""
     license_url: str
     """Page where the licence is read and, for gated models, accepted."""
 
     def __post_init__(self) -> None:
         require(self.gate_layer >= 0, "gate_layer", "at least 0", self.gate_layer)
+        targets = self.target_modules
+        require(len(targets) > 0, "target_modules", "a list of at least one name", targets)
         if self.revision is not None:
             known = len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef")
             require(known, "revision", "null or a commit of 40 hex digits", self.revision)

@@ -26,13 +26,13 @@ class Headline:
     phase: str
     """Name of the rule and of the file."""
     code: str
-    """Hash over the code that made it (`mneme.core.code.code_of`)."""
+    """Hash over the code of the stage that made it and of all stages upstream of it."""
     config: Any
     """The block of settings that was used."""
     provenance: Mapping[str, Any]
-    """Device, threads, versions, backbone, hashes of inputs."""
+    """Device, threads, versions, backbone, hash of every input file, peak memory."""
     seconds: float
-    """Wall time of the phase's last step, s."""
+    """Wall time of the phase's last step, s; that of all its steps is in `summary.json`."""
     runs: Mapping[str, Mapping[str, Any]]
     """Run name -> {"rows": [...], further keys}."""
     published: Mapping[str, Any]

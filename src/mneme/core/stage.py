@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mneme.core import devices
-from mneme.core.artefacts import ArtefactError
+from mneme.core.artefacts import ArtefactError, read_json, write_json
 from mneme.core.config import build, fingerprint
 from mneme.core.headline import Headline, write_headline
 
@@ -39,6 +39,7 @@ class Stage:
         if self._log:
             Path(self._log).parent.mkdir(parents=True, exist_ok=True)
             Path(self._log).write_text("")
+            _record_path(self._log).unlink(missing_ok=True)
 
     def settings(self, cls: type[T], *, where: str) -> T:
         """Build the stage's settings from `params.config`."""
@@ -98,9 +99,17 @@ class Stage:
             digest.update(Path(path).read_bytes() if small else f"{status.st_mtime_ns}".encode())
         return digest.hexdigest()[:16]
 
+    def inputs(self) -> dict[str, str]:
+        """Hash every input file: path -> 16 hex digits of SHA-256 over its content."""
+        hashes = {}
+        for path in sorted({str(path) for path in self.input}):
+            with open(path, "rb") as handle:
+                hashes[path] = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+        return hashes
+
     def provenance(self, **further: Any) -> dict[str, Any]:
         """Describe what made a file: device, threads, versions, and whatever the script adds."""
-        facts = devices.device_facts(self.device) if self.device is not None else {"device": None}
+        facts = self._device_facts()
         names = getattr(self.params, "packages", ())
         versions = {name: importlib.metadata.version(name) for name in names}
         versions["python"] = sys.version.split()[0]
@@ -108,18 +117,69 @@ class Stage:
         return {**facts, "versions": versions, "peak_memory_mb": memory, **further}
 
     def headline(self, path: str, *, phase: str, runs: Any, published: Any, **further: Any) -> None:
-        """Write the phase's headline file."""
+        """Write the phase's headline file; `further` joins its provenance.
+
+        Its `code` is `params.lineage`: the code of this stage and of all stages upstream of it.
+        """
         config = self.params.config
         record = Headline(
             phase=phase,
-            code=self.params.code,
+            code=self.params.lineage,
             config=config,
-            provenance=self.provenance(**further),
+            provenance=self.provenance(inputs=self.inputs(), **further),
             seconds=self.seconds(),
             runs=runs,
             published=published,
         )
         write_headline(path, record)
+
+    def record(self) -> None:
+        """Write time, memory and device beside the log, for the summary.
+
+        They are those of the process that finished: what an interrupted one before it had spent on
+        the parts that this one continued from is not in them.
+        """
+        if self._log:
+            facts = self._device_facts()
+            content = {
+                "step": _step_name(self._log),
+                "seconds": self.seconds(),
+                "peak_memory_mb": round(devices.peak_memory_mb(), 1),
+                "device": facts["device"],
+                "device_name": facts["device_name"],
+            }
+            write_json(_record_path(self._log), content)
+
+    def _device_facts(self) -> dict[str, Any]:
+        if self.device is None:
+            return {"device": None, "device_name": None}
+        return devices.device_facts(self.device)
+
+
+def read_record(log: str | Path) -> dict[str, Any]:
+    """Read what the step that wrote `log` left beside it.
+
+    Returns
+    -------
+    dict
+        `step` (`rule` or `rule/wildcard`), `seconds`, `peak_memory_mb` (MiB), `device`,
+        `device_name`, and `reason`: why the others are None, when there is no record.
+    """
+    path = _record_path(log)
+    if path.is_file():
+        return {**read_json(path), "reason": None}
+    keys = ("seconds", "peak_memory_mb", "device", "device_name")
+    reason = f"{path} is missing: made before records were kept, or copied without its logs"
+    return {"step": _step_name(log), **dict.fromkeys(keys), "reason": reason}
+
+
+def _record_path(log: str | Path) -> Path:
+    return Path(log).with_suffix(".json")
+
+
+def _step_name(log: str | Path) -> str:
+    """Name a step by its log: `<folder>/logs/<rule>[/<wildcard>].log`."""
+    return str(Path(log).with_suffix("")).rpartition("logs/")[2]
 
 
 @contextlib.contextmanager
@@ -128,6 +188,7 @@ def stage(snakemake: Any) -> Iterator[Stage]:
     job = Stage(snakemake)
     try:
         yield job
+        job.record()
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
@@ -148,7 +209,8 @@ def _sentence(error: Exception) -> str | None:
         return str(ArtefactError("no space left on the disk: free some space and run again"))
     if type(error).__name__ == "OutOfMemoryError":
         return (
-            "CUDA is out of memory: lower routing.protocol.batch, or batch and tokens of "
-            "routing.adapters.runs, or set the backbone's dtype to bfloat16"
+            "CUDA is out of memory: lower routing.protocol.batch, routing.calibration.batch, "
+            "routing.prepare.calibration_chunks, or batch and tokens of routing.adapters.runs, "
+            "or set the backbone's dtype to bfloat16"
         )
     return None

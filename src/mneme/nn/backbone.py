@@ -29,6 +29,7 @@ from mneme.core.backbones import BackboneConfig
 from mneme.core.config import require
 from mneme.core.seeds import torch_generator
 from mneme.nn.hub import BackboneError, address, explained
+from mneme.nn.split import require_family
 from mneme.nn.tokenizer import load_tokenizer, stands_in
 
 
@@ -70,17 +71,19 @@ def load(
     Raises
     ------
     BackboneError
-        Gated, missing, unreachable, damaged or incomplete: one sentence with what to do.
+        Gated, missing, unreachable, damaged, incomplete, or of a family that cannot be cut at a
+        layer: one sentence with what to do.
     ConfigError
         `gate_layer` is not below the number of layers.
     """
     started = time.perf_counter()
     tokenizer = load_tokenizer(config, folder=resources)
     with explained(config, resources):
+        shape = _shape(config, resources)
         if config.init == "pretrained":
-            model = _pretrained(config, resources, device)
+            model = _pretrained(shape, config, resources, device)
         else:
-            model = _random(config, resources, device, generator)
+            model = _random(shape, config, device, generator)
     depth = model.config.num_hidden_layers
     rule = f"below the {depth} layers of {config.name}"
     require(config.gate_layer < depth, "gate_layer", rule, config.gate_layer)
@@ -90,10 +93,52 @@ def load(
     return Backbone(model, tokenizer, config, round(time.perf_counter() - started, 3))
 
 
-def _pretrained(config: BackboneConfig, resources: str | Path, device: torch.device) -> Any:
+def require_context(model: Any, tokens: int, keys: str) -> None:
+    """Refuse sequences that are longer than a model can read.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A causal language model.
+    tokens : int
+        Length of the longest sequence, sampled tokens included.
+    keys : str
+        The settings to lower, as the sentence names them.
+
+    Raises
+    ------
+    BackboneError
+        The sequence does not fit.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise BackboneError(
+            f"a sequence of {tokens} tokens is longer than the {limit} that this backbone can "
+            f"read: lower {keys}, or choose another in the config key backbone"
+        )
+
+
+def _shape(config: BackboneConfig, resources: str | Path) -> Any:
+    """Return the architecture, checked before any weights are fetched."""
+    if stands_in(config):
+        shape: Any = _built_in(config.name)
+    else:
+        name, options = address(config, resources)
+        shape = AutoConfig.from_pretrained(name, **options)
+    try:
+        require_family(shape)
+    except ValueError as error:
+        raise BackboneError(f"{config.name}: {error}") from None
+    return shape
+
+
+def _pretrained(
+    shape: Any, config: BackboneConfig, resources: str | Path, device: torch.device
+) -> Any:
     name, options = address(config, resources)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         name,
+        config=shape,
         dtype=getattr(torch, config.dtype),
         use_safetensors=True,
         output_loading_info=True,
@@ -111,17 +156,9 @@ def _pretrained(config: BackboneConfig, resources: str | Path, device: torch.dev
 
 
 def _random(
-    config: BackboneConfig,
-    resources: str | Path,
-    device: torch.device,
-    generator: torch.Generator | None,
+    shape: Any, config: BackboneConfig, device: torch.device, generator: torch.Generator | None
 ) -> Any:
     """Draw weights from the architecture's own initialiser, directly on the device."""
-    if stands_in(config):
-        shape = _built_in(config.name)
-    else:
-        name, options = address(config, resources)
-        shape = AutoConfig.from_pretrained(name, **options)
     source = generator or torch_generator(0, "backbone", config.name)
     with _drawing_from(source, device), device:
         return AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, config.dtype))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_token
+from huggingface_hub import get_token, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -52,6 +52,17 @@ def address(config: BackboneConfig, resources: str | Path) -> tuple[str, dict[st
         remedy = f"run snakemake {folder}/model.safetensors" if embedded else _OTHER
         raise BackboneError(f"{folder} holds no saved model (no config.json): {remedy}")
     return str(folder), {"local_files_only": True, "trust_remote_code": False}
+
+
+def commit_read(config: BackboneConfig) -> str | None:
+    """Return the hub commit that a loaded backbone was read from, None if it is not of the hub.
+
+    Without a revision, that is the commit for which the cache took the newest one.
+    """
+    if config.source != "hub" or config.revision is not None:
+        return config.revision
+    path = try_to_load_from_cache(config.name, "config.json")
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 _OTHER = "give a hub id or the directory of a saved model in the config key backbone"

@@ -14,8 +14,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_ROTARY = ("llama", "mistral")
+_ROTARY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _LEARNT = ("gpt2",)
+FAMILIES = _ROTARY + _LEARNT
+"""`model_type` of the models that can be cut."""
+
+
+def require_family(config: Any) -> None:
+    """Raise `ValueError`, naming the families, unless a model of this configuration can be cut.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        The model's configuration; its weights are not needed.
+    """
+    family = getattr(config, "model_type", type(config).__name__)
+    if family not in FAMILIES:
+        raise ValueError(
+            f"a model of type {family!r} cannot be split at a layer: choose a backbone of one of "
+            f"the families {', '.join(FAMILIES)}"
+        )
+    # The upper half counts its layers from 0, so it would take the kinds of the lower layers.
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if len(kinds) > 1:
+        raise ValueError(
+            f"a model whose layers attend in different ways ({', '.join(sorted(kinds))}) cannot be "
+            "split at a layer: choose another in the config key backbone"
+        )
 
 
 def lower(model: nn.Module, k: int) -> LowerHalf:
@@ -24,7 +49,7 @@ def lower(model: nn.Module, k: int) -> LowerHalf:
     Parameters
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
-        Causal language model of the Llama, Mistral or GPT-2 family; it is not changed.
+        Causal language model of one of `FAMILIES`; it is not changed.
     k : int
         Number of layers in the lower half, 0..n; 0 gives the embeddings, n the states before
         the final norm.
@@ -50,7 +75,7 @@ def upper(model: nn.Module, k: int) -> UpperHalf:
     Parameters
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
-        Causal language model of the Llama, Mistral or GPT-2 family; it is not changed.
+        Causal language model of one of `FAMILIES`; it is not changed.
     k : int
         First layer of the upper half, 0..n.
 
@@ -184,14 +209,8 @@ class _NoPositions(nn.Module):
 def _decoder(model: nn.Module, k: int) -> tuple[nn.Module, nn.Module]:
     """Return the causal LM below PEFT's wrapper and its inner decoder, checked."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    family = _family(base)
-    if family not in _ROTARY + _LEARNT:
-        known = ", ".join(_ROTARY + _LEARNT)
-        raise ValueError(
-            f"a model of type {family!r} cannot be split at a layer: choose a backbone of one of "
-            f"the families {known}"
-        )
-    decoder = base.transformer if family in _LEARNT else base.model
+    require_family(getattr(base, "config", base))
+    decoder = base.transformer if _family(base) in _LEARNT else base.model
     n = len(_layers(decoder))
     if not 0 <= k <= n:
         raise ValueError(f"gate_layer must be in 0..{n} for this model of {n} layers, got {k}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,9 @@ from mneme.core.artefacts import read_json
 from mneme.core.config import fingerprint
 
 Json = Mapping[str, Any]
+
+Record = Mapping[str, Any]
+"""What one step left beside its log (`mneme.core.stage.read_record`)."""
 
 HEADLINE_ROWS = (
     r"model \S+ loss@[a-z]+",
@@ -39,32 +42,34 @@ def summarise(
     *,
     code: str,
     expected: Mapping[str, str],
+    steps: Mapping[str, Sequence[Record]],
     backbone: Json,
     config_hash: str,
     commit: Json,
+    published: Json,
 ) -> dict[str, Any]:
-    """Gather the headline files of the phases that exist.
+    """Gather the headline files of the phases that exist, and what every step cost.
 
     Parameters
     ----------
-    headlines : mapping
-        Phase -> contents of its headline file.
-    code : str
-        Code hash of the summary itself.
+    headlines, code
+        Phase -> contents of its headline file; code hash of the summary itself.
     expected : mapping
-        Phase -> present code hash of its script.
+        Phase -> present hash over the code of its script and of all scripts upstream.
+    steps : mapping
+        Phase -> records of all its steps; also phases without a headline file (`assets`).
     backbone : mapping
         Catalogue entry of the backbone.
-    config_hash : str
-        Fingerprint of all settings.
-    commit : mapping
-        `{commit, dirty, reason}`.
+    config_hash, commit, published
+        Fingerprint of all settings; `{commit, dirty, reason}`; the source's figures that belong to
+        no single phase.
 
     Returns
     -------
     dict
-        Contents of `summary.json`, valid against its schema. `values` is phase -> run -> metric
-        -> value over all seeds; `timing`, `hysteresis`, `fatigue`, ... are the source's keys.
+        Contents of `summary.json`, as its schema wants them. `values` is phase -> run -> metric ->
+        value over all seeds; `phases` has what all steps of each cost; `timing`, `hysteresis`,
+        `fatigue`, ... are the source's keys.
 
     Raises
     ------
@@ -74,23 +79,20 @@ def summarise(
     for phase, headline in headlines.items():
         validate(headline, "headline", name=f"{phase}.json")
     refuse_stale(headlines, expected)
-    made = _provenance(headlines)
+    versions = _versions(headlines)
     ours = {
         "phase": "summary",
         "code": code,
         "backbone": dict(backbone),
         "config_hash": config_hash,
         "commit": dict(commit),
-        "seconds": round(sum(headline["seconds"] for headline in headlines.values()), 3),
-        "phases": {phase: _phase(headline) for phase, headline in headlines.items()},
+        "versions": versions,
+        **_cost([record for records in steps.values() for record in records]),
+        "phases": {p: _phase(headlines.get(p), steps[p]) for p in {**steps, **headlines}},
         "values": {phase: _values(headline) for phase, headline in headlines.items()},
-        **made,
+        "published": dict(published),
     }
-    source = _source_keys(headlines, backbone, made["versions"])
-    for key in source:
-        if key in ours:
-            raise ValueError(f"published_keys: {key} is a key of the summary itself")
-    summary = {**source, **ours}
+    summary = _without_clash(_source_keys(headlines, backbone, versions), ours)
     validate(summary, "summary", name="summary.json")
     return summary
 
@@ -127,13 +129,57 @@ def table(summary: Json, *, all_rows: bool = False) -> str:
             )
         else:
             hidden += 1
-    widths = [max((len(line[i]) for line in lines), default=0) for i in range(5)]
-    text = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
-    ]
+    text = _aligned(lines)
     if hidden:
         text.append(f"... and {hidden} more (other runs, controls, curves): add --all")
-    return "\n".join(line.rstrip() for line in text)
+    return "\n".join(text)
+
+
+def original_table(summary: Json) -> str:
+    """Lay run `original` out beside the published figures: the source's own keys, first seed."""
+    lines = []
+    for phase in ("hysteresis", "fatigue"):
+        published = summary["phases"].get(phase, {}).get("published", {})
+        for address, value in _flat(summary.get(phase, {})):
+            told = [_told(published.get(k, {}), address) for k in ("mistral_7b_fast", "gpt2")]
+            lines.append((f"{phase} {address}", _cell(value, digits=3), *told))
+    if not lines:
+        return ""
+    head = ("original protocol", "here (first seed)", "Mistral-7B fast", "GPT-2")
+    return "\n".join(_aligned([head, *lines]))
+
+
+def _flat(value: Any, address: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (address, value); a list of blocks becomes one list a key."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{address}.{key}" if address else key)
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for key in value[0]:
+            yield f"{address}.{key}", [block[key] for block in value]
+    else:
+        yield address, value
+
+
+def _told(published: Json, address: str) -> str:
+    """Return a published figure as text; columns of `tests` stand under their bare key."""
+    for key in (address, address.removeprefix("tests.")):
+        if key in published:
+            return _cell(published[key])
+    return "-"
+
+
+def _cell(value: Any, *, digits: int = 4) -> str:
+    if isinstance(value, list):
+        return " / ".join(_cell(item, digits=digits) for item in value)
+    return "undefined" if value is None else f"{value:.{digits}g}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Pad cells to columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ((cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+    return ["  ".join(cells).rstrip() for cells in padded]
 
 
 @functools.cache
@@ -142,29 +188,45 @@ def _validator(schema: str) -> Draft202012Validator:
     return Draft202012Validator(read_json(path))
 
 
-def _provenance(headlines: Mapping[str, Json]) -> dict[str, Any]:
-    """Join what the phases say about versions, device and memory."""
-    made = [headline["provenance"] for headline in headlines.values()]
-    devices = _joined((k, str(f[k])) for f in made for k in ("device", "device_name") if f.get(k))
-    memory = [facts["peak_memory_mb"] for facts in made if "peak_memory_mb" in facts]
+def _versions(headlines: Mapping[str, Json]) -> dict[str, str]:
+    made = [headline["provenance"]["versions"] for headline in headlines.values()]
+    return _joined(pair for versions in made for pair in versions.items())
+
+
+def _cost(records: Sequence[Record]) -> dict[str, Any]:
+    """Add up what steps cost; `reason` says what the sums leave out."""
+    known = [record for record in records if record["seconds"] is not None]
+    facts = ((k, record[k]) for record in known for k in ("device", "device_name") if record[k])
+    devices = _joined(facts)
+    missing = len(records) - len(known)
+    reason = f"{missing} of {len(records)} steps left no record" + ": the others only" * bool(known)
     return {
-        "versions": _joined(pair for facts in made for pair in facts["versions"].items()),
+        "seconds": round(sum(record["seconds"] for record in known), 3) if known else None,
+        "peak_memory_mb": max((record["peak_memory_mb"] for record in known), default=None),
         "device": devices.get("device"),
         "device_name": devices.get("device_name"),
-        "peak_memory_mb": max(memory, default=None),
+        "reason": reason if missing else None,
     }
 
 
-def _phase(headline: Json) -> dict[str, Any]:
-    provenance = headline["provenance"]
+def _phase(headline: Json | None, records: Sequence[Record]) -> dict[str, Any]:
+    """Describe a phase: what its steps cost and, where it has a headline file, whence that came."""
+    cost = {**_cost(records), "steps": list(records)}
+    if headline is None:
+        return cost
     return {
         "code": headline["code"],
         "config_hash": fingerprint(headline["config"]),
-        "seconds": headline["seconds"],
-        "peak_memory_mb": provenance.get("peak_memory_mb"),
-        "device": provenance["device"],
+        **cost,
         "published": headline["published"],
     }
+
+
+def _without_clash(source: Json, ours: Json) -> dict[str, Any]:
+    for key in source:
+        if key in ours:
+            raise ValueError(f"published_keys: {key} is a key of the summary itself")
+    return {**source, **ours}
 
 
 def _values(headline: Json) -> dict[str, Any]:

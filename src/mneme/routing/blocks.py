@@ -7,7 +7,9 @@ from typing import Any
 
 from mneme.core.backbones import BackboneConfig
 from mneme.routing.config import RoutingConfig
+from mneme.routing.contexts import FURTHER_CONTEXTS, wanted_contexts
 from mneme.routing.prepare import sizes_of
+from mneme.routing.sequences import SequenceConfig
 
 Block = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
 
@@ -112,11 +114,37 @@ def _limit(config: RoutingConfig, mixer: str) -> list[int] | None:
 
 def _measure_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str, Block]:
     read = {"domains": _names(config), "pair": config.pair, "seeds": config.seeds}
-    sequences = {"protocol": config.protocol, "runs": config.runs}
-    measured = {**read, **sequences, "original": config.original}
+    measured = {
+        **read,
+        "protocol": config.protocol,
+        "runs": config.runs,
+        "original": config.original,
+    }
     return {
-        "routing_trace": {**chosen, **read, **sequences, "seed": config.prepare.seed},
+        "routing_trace": lambda wildcards: {
+            **chosen,
+            "domains": _names(config),
+            "pair": config.pair,
+            "seed": config.prepare.seed,
+            **_sequences(config, wildcards.phase),
+        },
         "routing_original": {**chosen, **read, "original": config.original},
         "hysteresis": measured,
         "fatigue": measured,
+    }
+
+
+def _sequences(config: RoutingConfig, phase: str) -> dict[str, Any]:
+    """Return what a trace is of: lengths and contexts, and of `protocol` nothing else."""
+    protocol = config.protocol
+    wanted = wanted_contexts(config.runs, FURTHER_CONTEXTS[phase])
+    return {
+        "contexts": {mixer: sorted(contexts) for mixer, contexts in sorted(wanted.items())},
+        "sequences": SequenceConfig(
+            tuples=protocol.tuples,
+            segment_tokens=protocol.segment_tokens,
+            mix_piece_tokens=protocol.mix_piece_tokens if phase == "hysteresis" else 1,
+            dwell_tokens=protocol.dwell_tokens if phase == "fatigue" else (),
+            batch=protocol.batch,
+        ),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +12,15 @@ from mneme.core.config import require
 
 Strategy = Literal["gating", "attention", "ema", "ema_oracle", "token", "probe"]
 Context = Literal["real", "reset", "same_domain", "swapped", "blocked", "shuffled"]
+TAIL_AREA = 32
+"""Tokens of the second A that `tail_area_32` sums over; a segment is at least as long."""
+
+
+def _require_names(names: Iterable[str], key: str) -> None:
+    """Raise ConfigError unless all names can stand in a path, a wildcard and a metric."""
+    for name in names:
+        fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+        require(fits, key, "named by a letter, then letters, digits or _, all lower case", name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +28,12 @@ class DomainConfig:
     """One domain ("epoch") and the corpus it is read from."""
 
     name: str
-    """Adapter name: lower case, unique."""
+    """Adapter name: a letter, then letters, digits or _, all lower case; unique."""
     corpus: Literal["shakespeare", "python", "chitchat"]
     """Prepared corpus; each is split by play, file or conversation."""
 
     def __post_init__(self) -> None:
-        require(self.name.isidentifier() and self.name.islower(), "name", "lower case", self.name)
+        _require_names([self.name], "name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +45,17 @@ class PrepareConfig:
     train_share: float
     """Share of documents for adapters, 0..1."""
     calibration_share: float
-    """Share for calibrating mixers (a quarter of it validates), 0..1; the rest is test."""
+    """Share for mixers, 0..1: their calibration chunks, and those that validate them; the rest is
+    test."""
+    train_chunks: int
+    """Chunks a domain from which adapter runs take their samples."""
+    train_tokens: int
+    """Their length, tokens; adapter runs use the first ones."""
     chunk_tokens: int
     """Length of a calibration chunk, tokens."""
     calibration_chunks: int
-    """Calibration chunks a domain (a further third each for validation and accuracy test)."""
+    """Calibration chunks a domain; a further third as many (at least 2) validate, another third, of
+    the test share, measure accuracy."""
     loss_chunks: int
     """Held-out chunks a domain on which next-token losses are measured."""
     loss_tokens: int
@@ -48,6 +65,8 @@ class PrepareConfig:
         shares = (self.train_share, self.calibration_share)
         ok = min(shares) > 0 and sum(shares) < 1
         require(ok, "train_share", "positive, with calibration_share below 1 in sum", shares)
+        require(self.train_chunks >= 1, "train_chunks", "at least 1", self.train_chunks)
+        require(self.train_tokens >= 4, "train_tokens", "at least 4", self.train_tokens)
         for name in ("chunk_tokens", "calibration_chunks", "loss_chunks", "loss_tokens"):
             require(getattr(self, name) >= 4, name, "at least 4", getattr(self, name))
 
@@ -86,8 +105,6 @@ class AdaptersConfig:
     """LoRA rank r."""
     alpha: float
     """LoRA alpha; the update is scaled by alpha / r."""
-    target_modules: tuple[str, ...]
-    """Names of the linear layers that carry an adapter."""
     sleep_weight: float
     """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
     sleep_temperature: float
@@ -95,9 +112,11 @@ class AdaptersConfig:
     seeds: tuple[int, ...]
     """Training seeds of the adapters."""
     headline: str
-    """Adapter run whose adapters are mixed and saved as the model of the room."""
+    """Adapter run whose adapters are mixed and saved as the model of the room; its `above_gate` is
+    true, because the gate must be known before the first adapter."""
     runs: dict[str, AdapterRunConfig]
-    """Run name -> training; the ablation none / sleep / replay, and the source's own."""
+    """Run name (a letter, then letters, digits or _, all lower case) -> training; the ablation none
+    / sleep / replay, and the source's own."""
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "rank", "at least 1", self.rank)
@@ -106,9 +125,10 @@ class AdaptersConfig:
         require(self.sleep_temperature > 0, "sleep_temperature", "> 0", self.sleep_temperature)
         require(len(self.seeds) > 0, "seeds", "a list of at least one seed", self.seeds)
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "distinct", self.seeds)
-        require(
-            self.headline in self.runs, "headline", f"one of {sorted(self.runs)}", self.headline
-        )
+        _require_names(self.runs, "runs")
+        fit = sorted(name for name, run in self.runs.items() if run.above_gate)
+        rule = f"one of {fit} (runs with above_gate: true)"
+        require(self.headline in fit, "headline", rule, self.headline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +166,7 @@ class CalibrationConfig:
     batch: int
     """Chunks a step."""
     learning_rates: tuple[float, ...]
-    """AdamW learning rates tried; the best on validation is kept."""
+    """AdamW learning rates tried, each in (0, 1); the best on validation is kept."""
     recency: float
     """Pooling weight of token i of T is proportional to exp(recency * i / T)."""
     contrast_weight: float
@@ -156,7 +176,9 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         require(self.batch >= 2, "batch", "at least 2", self.batch)
-        require(len(self.learning_rates) > 0, "learning_rates", "not empty", self.learning_rates)
+        rates = self.learning_rates
+        ok = len(rates) > 0 and all(0 < rate < 1 for rate in rates)
+        require(ok, "learning_rates", "at least one, each in (0, 1)", rates)
         require(self.contrast_weight >= 0, "contrast_weight", ">= 0", self.contrast_weight)
         temperature = self.contrast_temperature
         require(temperature > 0, "contrast_temperature", "> 0", temperature)
@@ -169,7 +191,7 @@ class ProtocolConfig:
     tuples: int
     """Text tuples (A1, B, A2, ...) from the test split."""
     segment_tokens: int
-    """Length of each segment, tokens."""
+    """Length of each segment, tokens, at least 32 (the window of `tail_area_32`)."""
     mix_piece_tokens: int
     """Length of the alternating pieces of A and B in the mixed segment, tokens."""
     dwell_tokens: tuple[int, ...]
@@ -177,33 +199,40 @@ class ProtocolConfig:
     batch: int
     """Tuples a forward pass."""
     threshold: float
-    """Headline theta of switch_lag, 0..1."""
+    """Headline theta of switch_lag, in [0.5, 1)."""
     thresholds: tuple[float, ...]
-    """Thetas of the curve."""
+    """Thetas of the curve, each in [0.5, 1); the headline's is one of them."""
     run_tokens: int
-    """Tokens in a row that must reach theta (K_run)."""
+    """Tokens in a row that must reach theta (K_run), at most the shortest segment or dwell."""
     gap_tokens: int
-    """First tokens of the second A on which return gaps are also measured."""
+    """First tokens of the second A on which return gaps are also measured, 1..segment_tokens."""
     deep_weight: float
-    """Weight above which a token counts as deep."""
+    """Weight above which a token counts as deep, in (0, 1)."""
     resamples: int
-    """Bootstrap and permutation resamples."""
+    """Bootstrap and permutation resamples, at least 100."""
 
     def __post_init__(self) -> None:
         require(self.tuples >= 2, "tuples", "at least 2", self.tuples)
-        require(self.segment_tokens >= 8, "segment_tokens", "at least 8", self.segment_tokens)
-        piece = self.mix_piece_tokens
-        require(1 <= piece <= self.segment_tokens, "mix_piece_tokens", "1..segment_tokens", piece)
+        segment, piece = self.segment_tokens, self.mix_piece_tokens
+        rule = f"at least {TAIL_AREA}, the window of tail_area_{TAIL_AREA}"
+        require(segment >= TAIL_AREA, "segment_tokens", rule, segment)
+        require(1 <= piece <= segment, "mix_piece_tokens", "1..segment_tokens", piece)
         dwell = self.dwell_tokens
         ok = len(dwell) >= 3 and list(dwell) == sorted(set(dwell)) and dwell[0] >= 4
         require(ok, "dwell_tokens", "at least 3 increasing lengths from 4 up", dwell)
+        run, shortest = self.run_tokens, min(segment, *dwell)
+        rule = f"1..{shortest}, the shortest of segment_tokens and dwell_tokens"
+        require(1 <= run <= shortest, "run_tokens", rule, run)
+        require(1 <= self.gap_tokens <= segment, "gap_tokens", "1..segment_tokens", self.gap_tokens)
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        thetas = self.thresholds
         require(0.5 <= self.threshold < 1, "threshold", "in [0.5, 1)", self.threshold)
-        require(
-            self.threshold in self.thresholds, "thresholds", "holding threshold", self.thresholds
-        )
-        require(self.run_tokens >= 1, "run_tokens", "at least 1", self.run_tokens)
-        ok = 1 <= self.gap_tokens <= self.segment_tokens
-        require(ok, "gap_tokens", "1..segment_tokens", self.gap_tokens)
+        require(self.threshold in thetas, "thresholds", "holding threshold", thetas)
+        ok = all(0.5 <= theta < 1 for theta in thetas)
+        require(ok, "thresholds", "each in [0.5, 1)", thetas)
+        require(0 < self.deep_weight < 1, "deep_weight", "in (0, 1)", self.deep_weight)
         require(self.resamples >= 100, "resamples", "at least 100", self.resamples)
 
 
@@ -217,7 +246,7 @@ class RunConfig:
     """real: A1 B A2; reset: A2 alone at the same position ids; same_domain: A1 A' A2; swapped:
     B1 A' B2; blocked: A1 B A2 with attention from A2 to B cut; shuffled: B's tokens permuted."""
     control_of: str | None
-    """Run of which this is a control."""
+    """Run of which this is a control, another one; null for a run that is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,24 +266,26 @@ class OriginalConfig:
     mix_prompt: str
     """Prompt of the mixed segment."""
     new_tokens: int
-    """Sampled tokens a sequence (the source samples up to 150)."""
+    """Sampled tokens a sequence (the source samples up to 150), at least 1."""
     temperature: float
     """Sampling temperature."""
     tail_tokens: int
-    """Window: last tokens of a segment that enter its return gap (the source: 10)."""
+    """Window: last tokens of a segment that enter its return gap (the source: 10), at least 1."""
     area_tokens: int
-    """Window of its tail area (named 32, spans 20 in its code)."""
+    """Window of its tail area (named 32, spans 20 in its code), tokens, at least 1."""
     dwell_tokens: tuple[int, ...]
-    """Lengths of its Python blocks, tokens (22, 50, 96)."""
+    """Lengths of its Python blocks, tokens (22, 50, 96), at least two, each at least 1."""
     threshold: float
-    """Theta of its switch lag."""
+    """Theta of its switch lag, in (0, 1)."""
 
     def __post_init__(self) -> None:
-        require(self.new_tokens >= 1, "new_tokens", "at least 1", self.new_tokens)
+        for name in ("tokens", "new_tokens", "tail_tokens", "area_tokens"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.samples >= 2, "samples", "at least 2", self.samples)
-        require(self.tokens >= 1, "tokens", "at least 1", self.tokens)
         require(self.temperature > 0, "temperature", "positive", self.temperature)
-        require(len(self.dwell_tokens) >= 2, "dwell_tokens", "at least 2", self.dwell_tokens)
+        ok = len(self.dwell_tokens) >= 2 and min(self.dwell_tokens) >= 1
+        require(ok, "dwell_tokens", "at least two lengths from 1 up", self.dwell_tokens)
+        require(0 < self.threshold < 1, "threshold", "in (0, 1)", self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,13 +303,15 @@ class RoutingConfig:
     calibration: CalibrationConfig
     """How mixers are calibrated."""
     mixers: dict[str, MixerConfig]
-    """Mixer name -> definition; `ours` is the one that controls are made of."""
+    """Mixer name (a letter, then letters, digits or _, all lower case) -> definition; `ours` is the
+    one that controls are made of."""
     seeds: tuple[int, ...]
     """Training seeds of the mixers."""
     protocol: ProtocolConfig
     """Sequences and metrics."""
     runs: dict[str, RunConfig]
-    """Run name -> mixer and context."""
+    """Run name (a letter, then letters, digits or _, all lower case; `original` is taken by the
+    source's protocol) -> mixer and context."""
     original: OriginalConfig
     """The source's protocol."""
 
@@ -293,11 +326,27 @@ class RoutingConfig:
         require(start == "fresh", "mixers.ours.init", "fresh: others continue from it", start)
         require(len(self.seeds) > 0, "seeds", "a list of at least one seed", self.seeds)
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "distinct", self.seeds)
+        self._check_runs()
+        for name, adapter in self.adapters.runs.items():
+            most = self.prepare
+            ok = adapter.samples <= most.train_chunks and adapter.tokens <= most.train_tokens
+            rule = "within prepare.train_chunks and prepare.train_tokens"
+            require(ok, f"adapters.runs.{name}", rule, (adapter.samples, adapter.tokens))
+        self._check_original()
+
+    def _check_runs(self) -> None:
+        mixers = sorted(self.mixers)
+        _require_names(mixers, "mixers")
+        _require_names(self.runs, "runs")
+        taken = "original" in self.runs
+        require(not taken, "runs", "without 'original', the source's protocol", sorted(self.runs))
         for name, run in self.runs.items():
-            mixers = sorted(self.mixers)
             require(run.mixer in mixers, f"runs.{name}.mixer", f"one of {mixers}", run.mixer)
-            ok = run.control_of is None or run.control_of in self.runs
-            require(ok, f"runs.{name}.control_of", "null or a run", run.control_of)
+            others = {None, *self.runs} - {name}
+            key, rule = f"runs.{name}.control_of", "null or another run"
+            require(run.control_of in others, key, rule, run.control_of)
+
+    def _check_original(self) -> None:
         prompts = self.original.prompts
         require(set(self.pair) <= set(prompts), "original.prompts", "one a domain", sorted(prompts))
         known = sorted(self.adapters.runs)
@@ -316,8 +365,6 @@ class LoraSettings:
     """LoRA rank r."""
     alpha: float
     """LoRA alpha; the update is scaled by alpha / r."""
-    target_modules: tuple[str, ...]
-    """Names of the linear layers that carry an adapter."""
     sleep_weight: float
     """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
     sleep_temperature: float

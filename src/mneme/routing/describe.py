@@ -10,8 +10,14 @@ import numpy as np
 import torch
 
 from mneme.core.backbones import BackboneConfig
-from mneme.nn.backbone import Backbone, log_vocabulary, next_token_nll, weights_mib
-from mneme.nn.hub import BackboneError
+from mneme.nn.backbone import (
+    Backbone,
+    log_vocabulary,
+    next_token_nll,
+    require_context,
+    weights_mib,
+)
+from mneme.nn.hub import BackboneError, commit_read
 from mneme.nn.tokenizer import stands_in
 from mneme.stats.intervals import bootstrap_mean
 from mneme.stats.rows import Row, row_of
@@ -72,8 +78,11 @@ def describe(
     Raises
     ------
     BackboneError
-        A pretrained model's loss is not far below ln V: weights and tokenizer do not match.
+        A pretrained model's loss is not far below ln V: weights and tokenizer do not match; or
+        the held-out chunks are longer than its context.
     """
+    longest = max(ids_NT.shape[1] for ids_NT in held_out.values())
+    require_context(backbone.model, longest, "routing.prepare.loss_tokens")
     rows, uniform = _facts(backbone), log_vocabulary(backbone.model)
     texts = [text for ids_NT in held_out.values() for text in _texts(backbone.tokenizer, ids_NT)]
     same = [_round_trip(backbone.tokenizer, text) == text for text in texts]
@@ -99,13 +108,26 @@ def about(backbone: Backbone) -> dict[str, Any]:
     return {
         "architecture": type(model).__name__,
         "source": config.source,
-        "revision": config.revision,
+        "revision": None if stands_in(config) else commit_read(config),
+        "pinned": config.source != "hub" or stands_in(config) or config.revision is not None,
         "init": config.init,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "tokenizer": "bytes (stand-in)" if stands_in(config) else "its own",
         "note": RANDOM if config.init == "random" else None,
     }
+
+
+def unpinned(backbone: Backbone) -> str | None:
+    """Return a warning, in a line, if the backbone's commit is not fixed by the settings."""
+    facts, name = about(backbone), backbone.config.name
+    if facts["pinned"]:
+        return None
+    commit = facts["revision"] or "<commit>"
+    return (
+        f"{name} is not pinned: the newest commit ({facts['revision'] or 'unknown'}) was read, and "
+        f"another may be read next time; --config backbone={name}@{commit} pins it"
+    )
 
 
 def _facts(backbone: Backbone) -> list[Row]:

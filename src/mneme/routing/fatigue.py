@@ -27,9 +27,11 @@ from mneme.routing.readings import (
     Measured,
     Trace,
     Values,
+    censored_shares,
     contrast,
     gaps,
     lag,
+    median_rows,
     rows_of,
     segments,
 )
@@ -53,26 +55,6 @@ TREND_METRICS = (
 )
 
 TREND_PARTS = ("pearson", "spearman", "per_doubling", "per_token")
-
-PUBLISHED = {
-    "mistral_7b_fast": {
-        "dwell_tokens": [22, 50, 96],
-        "deep_crystallization_ratio": [0.5909, 0.7, 0.7188],
-        "avg_python_weight": [0.742, 0.809, 0.82],
-        "switch_lag_BA": [0, 0, 0],
-        "tail_area_32": [2.846, 5.541, 3.495],
-        "return_gap_cosine_distance": [0.184, 0.188, 0.118],
-        "correlations.deep_crystallization": 0.8644,
-        "summary.avg_deep_crystallization": 0.67,
-    },
-    "gpt2": {"correlations.deep_crystallization": 0.7381},
-    "suite_example": {
-        "correlations.deep_crystallization": 0.7381,
-        "correlations.switch_lag": 0.1234,
-        "summary.avg_deep_crystallization": 0.65,
-        "summary.num_tests": 5,
-    },
-}
 
 
 def fatigue(
@@ -112,7 +94,7 @@ def fatigue(
                 if control.control_of == name and control.context != "same_domain"
             }
             own = [_with_contrasts(at, i, controls) for i, at in enumerate(own)]
-        rows, p = [], {}
+        rows, p, censored = [], {}, {}
         for n, at in zip(lengths, own, strict=True):
             named = {f"{metric}@{n}": measured for metric, measured in at.items()}
             rows += [
@@ -120,12 +102,16 @@ def fatigue(
                 for row in rows_of(named, protocol, seeds=seeds, control_of=run.control_of)
                 if row.seed is None or row.metric.split("@")[0] in TREND_METRICS
             ]
+            rows += median_rows(named, run.control_of)
+            censored |= censored_shares(named)
         for metric in _trended(own):
             trend_rows, trend_p = trend(own, metric, protocol, seeds=seeds, control=run.control_of)
             rows += trend_rows
             p |= trend_p
         rows += undefined_rows(own, run, protocol)
-        blocks[name] = run_block(rows, p_values=p, context=run.context, mixer=run.mixer)
+        blocks[name] = run_block(
+            rows, p_values=p, censored=censored, context=run.context, mixer=run.mixer
+        )
     return blocks
 
 
@@ -134,16 +120,21 @@ def run_values(
 ) -> list[Values]:
     """Measure one run at every dwell length, in their order.
 
-    `deep_crystallization_ratio_excess` is the whole-segment share minus 1 - lag / n, with each
-    text's own entry lag (weight above `deep_weight`) at the longest dwell: 0 for a gate that, once
-    it has entered, stays.
+    `deep_crystallization_ratio_excess` is the whole-segment share minus p (1 - lag / n): what a
+    gate gives that enters after the text's own lag (weight above `deep_weight`) and from then on
+    is deep with the same probability p at every dwell, both taken at the longest dwell. It is 0
+    for a gate that does not change with dwell, whatever its lag and p.
     """
     values = [_at(trace, run, protocol, n, pair=pair) for n in protocol.dwell_tokens]
     if "entry_lag" not in values[-1]:
         return values
     lag_SN = values[-1]["entry_lag"].values_SN
+    inside_SN = constant_lag_deep_ratio(lag_SN, protocol.dwell_tokens[-1])
+    whole_SN = values[-1]["deep_crystallization_ratio"].values_SN
+    # A text that never enters has no inside: its share is taken as it is at every dwell.
+    deep_SN = np.divide(whole_SN, inside_SN, out=np.zeros_like(whole_SN), where=inside_SN > 0)
     for n, at in zip(protocol.dwell_tokens, values, strict=True):
-        share_SN = constant_lag_deep_ratio(lag_SN, n)
+        share_SN = deep_SN * constant_lag_deep_ratio(lag_SN, n)
         excess_SN = at["deep_crystallization_ratio"].values_SN - share_SN
         at["deep_crystallization_ratio_excess"] = Measured(values_SN=excess_SN, unit="fraction")
     return values
@@ -158,14 +149,14 @@ def _at(
     values: Values = {
         "switch_lag": lag(last_SNT, protocol.threshold, protocol.run_tokens),
         "relax_time_0.99": lag(last_SNT, 0.99, protocol.run_tokens),
-        "tail_area_32": Measured(
-            values_SN=tail_area(last_SNT, min(AREA_TOKENS, size)), unit="tokens"
-        ),
+        "tail_area_32": Measured(values_SN=tail_area(last_SNT, AREA_TOKENS), unit="tokens"),
     }
-    if run.context not in ("same_domain", "swapped"):
+    if run.context != "swapped":
         reference = segments(trace, run.mixer, "same_domain", n, size=size, pair=pair)
-        found = gaps(reference, own, tokens=protocol.gap_tokens, domain=pair[0])
-        values |= {k: v for k, v in found.items() if "dtw" not in k}
+        second = own
+        if run.context == "same_domain":
+            second = segments(trace, run.mixer, "other", n, size=size, pair=pair)
+        values |= gaps(reference, second, tokens=protocol.gap_tokens, domain=pair[0])
     if own.middle_SNTK is not None:
         values |= _dwell_values(own.middle_SNTK[..., own.domains[1]], protocol)
     return values
@@ -267,8 +258,6 @@ def undefined_rows(own: list[Values], run: RunConfig, protocol: ProtocolConfig) 
 
 def _why(metric: str, run: RunConfig, n: int) -> str:
     if metric == "return_gap_cosine":
-        if run.context == "same_domain":
-            return "A -> A' -> A is what the return gap is measured from"
         return "no B -> B' -> B sequence is read, so the return to B has no reference"
     if run.context == "reset":
         return "the second A is read alone: there is no middle segment"

@@ -23,6 +23,7 @@ from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.config import require
 from mneme.core.devices import peak_memory_mb
 from mneme.core.seeds import torch_generator
+from mneme.nn.backbone import require_context
 from mneme.nn.head import head_nll, head_weight
 from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.split import UpperHalf, lower, upper
@@ -86,13 +87,14 @@ def fitted_adapters(
 
     Raises
     ------
-    ConfigError
-        The material is smaller than asked, or a target module does not exist.
+    ConfigError, BackboneError
+        The material is too small or longer than the context, or a target module does not exist.
     """
     run = config.run
     k = config.backbone.gate_layer if run.above_gate else 0
     chunks = {d: _chunks(tokens, d, run.samples, run.tokens) for d in config.domains}
-    options = {"first_layer": k, "seed": seed}
+    _require_context(base, tokens, config)
+    options = {"targets": config.backbone.target_modules, "first_layer": k, "seed": seed}
     with OneDNNLinear(), attached(base, config.adapters, config.domains, **options) as model:
         parts = Parts(model, lower(base, k), upper(base, k), head_weight(base), run.batch, device)
         course = Course(parts, chunks, config, seed=seed)
@@ -106,6 +108,12 @@ def fitted_adapters(
             label=f"{config.name} seed {seed}",
         )
         yield _measured(course, {d: _tensor(tokens[f"{d}.loss"]) for d in config.domains})
+
+
+def _require_context(base: Any, tokens: Mapping[str, np.ndarray], config: AdapterFitConfig) -> None:
+    longest = max(config.run.tokens, *(tokens[f"{d}.loss"].shape[1] for d in config.domains))
+    keys = f"routing.adapters.runs.{config.name}.tokens or routing.prepare.loss_tokens"
+    require_context(base, longest, keys)
 
 
 @dataclass(frozen=True)

@@ -21,45 +21,16 @@ from mneme.routing.readings import (
     Segments,
     Trace,
     Values,
+    censored_shares,
     contrast,
     gaps,
     lag,
+    median_rows,
     p_values,
     rows_of,
     segments,
 )
-from mneme.stats.censored import kaplan_meier_median
 from mneme.stats.rows import Row
-
-PUBLISHED = {
-    "mistral_7b_fast": {
-        "switch_lag_AB": 0,
-        "switch_lag_BA": 9,
-        "switch_lag_mixA": 14,
-        "switching_asymmetry": 9,
-        "return_gap_cosine_distance": 0.3395,
-        "return_gap_euclidean": 0.6988,
-        "return_gap_dtw": 6.9541,
-        "mixed_return_gap_cosine_distance": 0.2288,
-        "mixed_return_gap_euclidean": 0.4724,
-        "mixed_return_gap_dtw": 4.6912,
-        "avg_mix_entropy": 0.6921,
-        "mix_balance": 0.9248,
-    },
-    "gpt2": {
-        "switch_lag_AB": 0,
-        "switch_lag_BA": 9,
-        "switch_lag_mixA": 16,
-        "mixed_return_gap_cosine_distance": 0.1909,
-    },
-    "suite_example": {
-        "switch_lag_BA": 9,
-        "switch_lag_mixA": 16,
-        "return_gap_cosine_distance": 0.0,
-        "mixed_return_gap_cosine_distance": 0.1909,
-        "avg_mix_entropy": 0.679,
-    },
-}
 
 
 def hysteresis(
@@ -146,7 +117,12 @@ def control_values(
 ) -> Values:
     """Measure the A -> A' -> A control of a mixer under the names of the real run's metrics."""
     run = RunConfig(mixer=mixer, context="same_domain", control_of=None)
-    values = run_values(trace, run, protocol, pair=pair)
+    # Entering B against entering A' compares different texts: content, not memory.
+    values = {
+        name: value
+        for name, value in run_values(trace, run, protocol, pair=pair).items()
+        if not name.startswith(("switch_lag_AB", "switching_asymmetry"))
+    }
     mixed = {
         name.replace("return_gap", "return_gap_mixed"): value
         for name, value in values.items()
@@ -196,36 +172,6 @@ def repeated_values(
     return gaps(
         first, second, tokens=protocol.gap_tokens, domain=domain, prefix="return_gap_repeated"
     )
-
-
-def median_rows(values: Values, control_of: str | None) -> list[Row]:
-    """Kaplan-Meier medians of every lag, over texts and seeds pooled."""
-    rows = []
-    for name, measured in values.items():
-        if measured.observed_SN is None:
-            continue
-        median, reason = kaplan_meier_median(measured.values_SN, measured.observed_SN)
-        count = measured.values_SN.shape[1]
-        rows.append(
-            Row(
-                metric=f"{name}_median",
-                value=median,
-                n=count,
-                unit="tokens",
-                control_of=control_of,
-                reason=reason,
-            )
-        )
-    return rows
-
-
-def censored_shares(values: Values) -> dict[str, float]:
-    """Share of texts (over seeds) whose lag was never reached, by metric."""
-    return {
-        name: float(1 - measured.observed_SN.mean())
-        for name, measured in values.items()
-        if measured.observed_SN is not None
-    }
 
 
 def bands(

@@ -21,7 +21,13 @@ from mneme.routing.config import LoraSettings
 
 @contextmanager
 def attached(
-    base: Any, settings: LoraSettings, domains: Sequence[str], *, first_layer: int, seed: int
+    base: Any,
+    settings: LoraSettings,
+    domains: Sequence[str],
+    *,
+    targets: Sequence[str],
+    first_layer: int,
+    seed: int,
 ) -> Iterator[PeftModel]:
     """Attach one fresh adapter a domain to `base`, and take all off again on leaving.
 
@@ -30,9 +36,11 @@ def attached(
     base : transformers.PreTrainedModel
         Frozen causal language model; changed in place inside the context.
     settings : LoraSettings
-        Rank, alpha, target modules.
+        Rank and alpha.
     domains : sequence of str
         Adapter names.
+    targets : sequence of str
+        Names of the linear layers that carry an adapter (`BackboneConfig.target_modules`).
     first_layer : int
         Adapters sit on layers first_layer..n-1.
     seed : int
@@ -48,7 +56,7 @@ def attached(
     ConfigError
         A target module is not in the backbone's layers.
     """
-    config = _peft_config(base, settings, first_layer)
+    config = _peft_config(base, settings, targets, first_layer)
     # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -87,20 +95,23 @@ def save_adapters(model: PeftModel, directory: str | Path, *, base_name: str) ->
     model.save_pretrained(str(directory), save_embedding_layers=False)
 
 
-def _peft_config(base: Any, settings: LoraSettings, first_layer: int) -> LoraConfig:
+def _peft_config(
+    base: Any, settings: LoraSettings, targets: Sequence[str], first_layer: int
+) -> LoraConfig:
     layers = range(first_layer, layer_count(base))
     assert len(layers) > 0, "no layer is left for an adapter"
     known = _linear_names(base)
-    for name in settings.target_modules:
+    for name in targets:
         rule = f"linear layers of this backbone ({', '.join(known)})"
-        require(name in known, "adapters.target_modules", rule, name)
+        key = "target_modules (in other_backbone, or in the backbone's entry)"
+        require(name in known, key, rule, name)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         bias="none",
-        target_modules=list(settings.target_modules),
+        target_modules=list(targets),
         layers_to_transform=list(layers),
         fan_in_fan_out=base.config.model_type == "gpt2",
     )

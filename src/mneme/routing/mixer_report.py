@@ -20,15 +20,6 @@ from mneme.routing.config import CalibrationConfig, MixerConfig
 from mneme.stats.intervals import crossed_mean, wilson
 from mneme.stats.rows import Row, row_of
 
-PUBLISHED = {
-    "mistral_7b_fast": {
-        "router_accuracy": 1.0,
-        "router_accuracy_from_epoch": 2,
-        "router_loss": 0.0665,
-        "epochs": 10,
-    },
-    "gpt2": {"router_accuracy": 1.0},
-}
 """The source's figures; its accuracy and loss are on its training data, ours are held out."""
 
 _BY_CONSTRUCTION = "the mixer reads the true labels: right by construction"

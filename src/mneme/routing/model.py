@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mneme.core.artefacts import read_json, read_tensors, write_json, write_tensors
 from mneme.core.config import build, plain
+from mneme.nn.split import FAMILIES
 from mneme.routing.config import MixerConfig
 from mneme.routing.lowrank import Adapter, LowRankMix, factors, read_adapter, write_adapter
 from mneme.routing.mixer import TimeMixer
@@ -29,7 +30,7 @@ from mneme.routing.sampling import Sampling, pick
 GateLayer = int | Literal["last"]
 Gate = Callable[[Tensor], tuple[Tensor, Any]]
 """States -> (gates (B, T, K), carry)."""
-_LAYERS = {"llama": "model.layers", "mistral": "model.layers", "gpt2": "transformer.h"}
+_LAYERS = dict.fromkeys(FAMILIES, "model.layers") | {"gpt2": "transformer.h"}
 _IDENTITY = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 
 

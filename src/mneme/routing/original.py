@@ -118,7 +118,8 @@ def original_block(
     first = next(iter(by_seed))
     timing = {TIMING[part]: _seconds(read_generations(content)[first], part)}
     keys = {part: by_seed[first][part], "timing": timing}
-    return run_block(rows_of(by_seed, part), published_keys=keys)
+    rows = [*rows_of(by_seed, part), *_never_rows(read_generations(content), domains, config, part)]
+    return run_block(rows, published_keys=keys)
 
 
 def measure_sequence(
@@ -216,6 +217,26 @@ def rows_of(by_seed: Mapping[int, Mapping[str, Any]], part: str) -> list[Row]:
             reason = None if value is not None else "constant over the dwell lengths: undefined"
             rows.append(Row(metric=name, value=value, n=1, seed=seed, reason=reason))
     return rows
+
+
+def _never_rows(
+    by_seed: Mapping[int, Sequence[Generation]],
+    domains: tuple[int, int],
+    config: OriginalConfig,
+    part: str,
+) -> list[Row]:
+    """Say which of the source's lags of 0 stand for "never" (1) and which for "at once" (0)."""
+    kinds = ("dwell",) if part == "fatigue" else ("aba", "amixba")
+    return [
+        Row(
+            metric=f"never_reached.{s.kind}[{index}]",
+            value=measure_sequence(s, domains, config)["never_reached"],
+            n=1,
+            seed=seed,
+        )
+        for seed, sequences in by_seed.items()
+        for index, s in enumerate(s for s in sequences if s.kind in kinds)
+    ]
 
 
 def _seconds(sequences: Sequence[Generation], part: str) -> float:

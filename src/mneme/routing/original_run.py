@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mneme.core.seeds import torch_generator
+from mneme.nn.backbone import require_context
 from mneme.routing.config import OriginalConfig
 from mneme.routing.model import TemporalLora
 from mneme.routing.original import Generation, prompts_of
@@ -51,6 +52,8 @@ def generate_sequences(
         prompts_of(config, pair, encode=encode, decode=tokenizer.decode)
     ):
         ids = torch.tensor([encode(" ".join(prompts))], device=device)
+        keys = "routing.original.new_tokens or dwell_tokens"
+        require_context(model.backbone, ids.shape[1] + config.new_tokens, keys)
         started = time.perf_counter()
         out = model.generate(
             ids,

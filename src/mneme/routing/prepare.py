@@ -24,12 +24,8 @@ Encode = Callable[[str], tuple[list[int], list[int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much of each kind of material is cut."""
+    """How much material the protocol needs."""
 
-    train_chunks: int
-    """Adapter chunks a domain."""
-    train_tokens: int
-    """Their length, tokens."""
     tuples: int
     """Text tuples."""
     segment_tokens: int
@@ -53,16 +49,13 @@ class PrepareStageConfig:
     prepare: PrepareConfig
     """Splits and lengths."""
     sizes: Sizes
-    """What the adapter runs and the protocol need."""
+    """What the protocol needs."""
 
 
 def sizes_of(config: RoutingConfig) -> Sizes:
-    """Return what the adapter runs and the protocol need."""
-    runs = config.adapters.runs.values()
+    """Return what the protocol needs."""
     protocol = config.protocol
     return Sizes(
-        train_chunks=max(run.samples for run in runs),
-        train_tokens=max(run.tokens for run in runs),
         tuples=protocol.tuples,
         segment_tokens=protocol.segment_tokens,
         long_tokens=max(*protocol.dwell_tokens, protocol.segment_tokens),
@@ -71,8 +64,8 @@ def sizes_of(config: RoutingConfig) -> Sizes:
 
 def split_groups(
     documents: Sequence[Document], config: PrepareConfig, *, generator: np.random.Generator
-) -> dict[str, list[str]]:
-    """Split documents by group into train, calibration and test texts, disjoint in groups.
+) -> dict[str, list[Document]]:
+    """Split documents by group into train, calibration and test, disjoint in groups.
 
     Raises
     ------
@@ -92,24 +85,45 @@ def split_groups(
     first = min(first, second - 1)
     names = {group: "train" for group in order[:first]}
     names |= {group: "calibration" for group in order[first:second]}
-    texts: dict[str, list[str]] = {"train": [], "calibration": [], "test": []}
+    parts: dict[str, list[Document]] = {"train": [], "calibration": [], "test": []}
     for document in documents:
-        texts[names.get(document.group, "test")].append(document.text)
-    return texts
+        parts[names.get(document.group, "test")].append(document)
+    return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What is left of a document."""
+
+    ids: np.ndarray
+    """Token ids."""
+    starts: np.ndarray
+    """Indices of tokens that begin a line."""
+    group: str
+    """Play, file or conversation; empty when several were joined."""
 
 
 class Pool:
-    """Texts of one split from which disjoint token spans are drawn, encoded only when needed."""
+    """Documents of one split from which disjoint token spans are drawn, encoded when needed."""
 
     def __init__(
-        self, texts: Sequence[str], encode: Encode, *, generator: np.random.Generator, name: str
+        self,
+        documents: Sequence[Document],
+        encode: Encode,
+        *,
+        generator: np.random.Generator,
+        name: str,
     ) -> None:
-        self._texts = [texts[int(i)] for i in generator.permutation(len(texts))]
+        self._fresh = [documents[int(i)] for i in generator.permutation(len(documents))]
         self._encode, self._generator, self._name = encode, generator, name
-        self._pieces: list[tuple[np.ndarray, np.ndarray]] = []
+        self._left: list[Piece] = []
 
     def take(self, length: int, count: int) -> np.ndarray:
-        """Draw `count` disjoint spans of `length` tokens.
+        """Draw `count` disjoint spans of `length` tokens, shape (count, length), int32."""
+        return self.take_grouped(length, count)[0]
+
+    def take_grouped(self, length: int, count: int) -> tuple[np.ndarray, list[str]]:
+        """Draw disjoint spans, one a document as long as there are unopened ones.
 
         Parameters
         ----------
@@ -120,66 +134,71 @@ class Pool:
 
         Returns
         -------
-        ndarray, shape (count, length), int32
+        spans : ndarray, shape (count, length), int32
             Token ids; spans begin at a line start where the text has one.
+        groups : list of str
+            Group of each span.
 
         Raises
         ------
         ConfigError
             The corpus is too small for what is asked.
         """
-        spans: list[np.ndarray] = []
-        joined = False
-        while len(spans) < count:
-            before = len(spans)
-            for index in range(len(self._pieces)):
-                if len(spans) < count and len(self._pieces[index][0]) >= length:
-                    spans.append(self._cut(index, length))
-            if len(spans) < count and not self._more():
-                if len(spans) == before and not joined:
-                    self._join()
-                    joined = True
-                elif len(spans) == before:
-                    raise ConfigError(
-                        f"corpus {self._name} is too small: {count} spans of {length} tokens were "
-                        "asked, lower routing.protocol.tuples, the dwell or the chunk numbers"
-                    )
-        # Spans are cut document by document: permuted, so that the pieces of one tuple are of
-        # different documents.
-        order = self._generator.permutation(count)
-        return np.stack(spans)[order].astype(np.int32)
+        taken: list[tuple[np.ndarray, str]] = []
+        while len(taken) < count and self._fresh:
+            document = self._fresh.pop()
+            ids, starts = self._encode(document.text)
+            piece = Piece(ids=np.asarray(ids), starts=np.asarray(starts), group=document.group)
+            self._cut(piece, length, taken)
+        self._recut(length, count, taken)
+        if len(taken) < count:
+            self._join()
+            self._recut(length, count, taken)
+        if len(taken) < count:
+            raise ConfigError(
+                f"corpus {self._name} is too small: {count} spans of {length} tokens were "
+                "asked, lower routing.protocol.tuples, the dwell or the chunk numbers"
+            )
+        return np.stack([ids for ids, _ in taken]).astype(np.int32), [g for _, g in taken]
 
-    def _more(self, documents: int = 16) -> bool:
-        """Encode some further documents; False when none are left."""
-        fresh = [self._texts.pop() for _ in range(min(documents, len(self._texts)))]
-        for text in fresh:
-            ids, starts = self._encode(text)
-            if ids:
-                self._pieces.append((np.asarray(ids), np.asarray(starts or [0])))
-        return bool(fresh)
+    def _recut(self, length: int, count: int, taken: list[tuple[np.ndarray, str]]) -> None:
+        """Cut what is left of opened documents, one span each in turn."""
+        found = True
+        while len(taken) < count and found:
+            found, left, self._left = False, self._left, []
+            for place, piece in enumerate(left):
+                if len(taken) == count:
+                    self._left += left[place:]
+                    break
+                found |= self._cut(piece, length, taken)
 
-    def _cut(self, index: int, length: int) -> np.ndarray:
-        """Cut one span out of piece `index`; what is left on either side stays in the pool."""
-        ids, starts = self._pieces[index]
-        usable = starts[starts <= len(ids) - length]
+    def _cut(self, piece: Piece, length: int, taken: list[tuple[np.ndarray, str]]) -> bool:
+        """Cut one span if the piece is long enough; what is left on either side is kept."""
+        ids, starts = piece.ids, piece.starts
+        if len(ids) < length:
+            self._left.append(piece)
+            return False
+        usable = starts[starts <= len(ids) - length] if len(starts) else starts
         start = int(self._generator.choice(usable)) if len(usable) else 0
         end = start + length
-        self._pieces[index] = (ids[:start], starts[starts < start])
-        self._pieces.append((ids[end:], starts[starts >= end] - end))
-        return ids[start:end]
+        taken.append((ids[start:end], piece.group))
+        for low, high in ((0, start), (end, len(ids))):
+            if high > low:
+                inside = starts[(starts >= low) & (starts < high)] - low
+                self._left.append(Piece(ids=ids[low:high], starts=inside, group=piece.group))
+        return True
 
     def _join(self) -> None:
         """Join what is left into one stream, for corpora of short documents."""
-        if not self._pieces:
-            return
-        offsets = np.cumsum([0, *(len(ids) for ids, _ in self._pieces)])
-        starts = [s + offset for (_, s), offset in zip(self._pieces, offsets, strict=False)]
-        ids = np.concatenate([ids for ids, _ in self._pieces])
-        self._pieces = [(ids, np.concatenate(starts))]
+        if self._left:
+            offsets = np.cumsum([0, *(len(piece.ids) for piece in self._left)])
+            starts = [p.starts + o for p, o in zip(self._left, offsets, strict=False)]
+            ids = np.concatenate([piece.ids for piece in self._left])
+            self._left = [Piece(ids=ids, starts=np.concatenate(starts), group="")]
 
 
 def domain_material(
-    documents: Sequence[Document], encode: Encode, config: PrepareConfig, sizes: Sizes, *, name: str
+    documents: Sequence[Document], encode: Encode, config: PrepareConfig, *, name: str
 ) -> tuple[dict[str, np.ndarray], Pool]:
     """Cut one domain's chunks; return them and the pool of what is left of its test texts.
 
@@ -192,11 +211,20 @@ def domain_material(
         Test texts, for `tuple_material`.
     """
     generator = numpy_generator(config.seed, "prepare", name)
-    texts = split_groups(documents, config, generator=generator)
-    pools = {k: Pool(v, encode, generator=generator, name=name) for k, v in texts.items()}
+    parts = split_groups(documents, config, generator=generator)
+    # A stream of its own for each use: asking for more of one changes nothing else.
+    pools = {
+        part: Pool(
+            documents,
+            encode,
+            generator=numpy_generator(config.seed, "prepare", name, part),
+            name=name,
+        )
+        for part, documents in parts.items()
+    }
     held_out = max(2, config.calibration_chunks // 3)
     length = config.chunk_tokens
-    arrays = {"train": pools["train"].take(sizes.train_tokens, sizes.train_chunks)}
+    arrays = {"train": pools["train"].take(config.train_tokens, config.train_chunks)}
     both = pools["calibration"].take(length, config.calibration_chunks + held_out)
     arrays["calibration"] = both[: config.calibration_chunks]
     arrays["validation"] = both[config.calibration_chunks :]
@@ -206,19 +234,56 @@ def domain_material(
 
 
 def tuple_material(
-    pools: Mapping[str, Pool], pair: tuple[str, str], sizes: Sizes
+    pools: Mapping[str, Pool], pair: tuple[str, str], sizes: Sizes, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Cut the text tuples of the protocol from the test texts of domains A and B.
+
+    Parameters
+    ----------
+    pools : mapping of str to Pool
+        Domain -> what is left of its test texts.
+    pair : tuple of str
+        Domains A and B.
+    sizes : Sizes
+        Numbers and lengths.
+    seed : int
+        Seed of the dealing.
 
     Returns
     -------
     dict of ndarray, int32, one row a tuple
-        `a_long`, `b_long` (N, long_tokens): middle segments A' and B; `a1`, `a2`, `a_other`, `b1`,
-        `b2` (N, segment_tokens). All are different passages.
+        `a_long`, `a_other_long`, `b_long` (N, long_tokens): middle segments A', A'' and B; `a1`,
+        `a2`, `b1`, `b2` (N, segment_tokens). All are different passages; those of one domain in
+        one tuple come from different groups as far as there are enough.
     """
     arrays = {}
     for letter, name in zip("ab", pair, strict=True):
-        arrays[f"{letter}_long"] = pools[name].take(sizes.long_tokens, sizes.tuples)
-        for piece in ("1", "2", "_other") if letter == "a" else ("1", "2"):
-            arrays[f"{letter}{piece}"] = pools[name].take(sizes.segment_tokens, sizes.tuples)
+        middles = ("_long", "_other_long") if letter == "a" else ("_long",)
+        used: list[set[str]] = [set() for _ in range(sizes.tuples)]
+        generator = numpy_generator(seed, "prepare", name, "deal")
+        for piece in (*middles, "1", "2"):
+            length = sizes.long_tokens if piece in middles else sizes.segment_tokens
+            spans, groups = pools[name].take_grouped(length, sizes.tuples)
+            order = deal(groups, used, generator=generator)
+            arrays[f"{letter}{piece}"] = spans[order]
+            for row, index in zip(used, order, strict=True):
+                row.add(groups[index])
     return arrays
+
+
+def deal(
+    groups: Sequence[str], used: Sequence[set[str]], *, generator: np.random.Generator
+) -> np.ndarray:
+    """Give every tuple one span so that as few as possible repeat a group it already has.
+
+    Returns
+    -------
+    ndarray, shape (N,), int64
+        Index of the span of each tuple; a permutation.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    clash = [[group in row or group == "" for group in groups] for row in used]
+    noise = generator.random((len(used), len(groups))) / (2 * len(groups))
+    _, order = linear_sum_assignment(np.asarray(clash, float) + noise)
+    return order

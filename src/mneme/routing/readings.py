@@ -12,21 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mneme.core.seeds import numpy_generator
-from mneme.routing.config import Context, ProtocolConfig, RunConfig
+from mneme.routing.config import ProtocolConfig
 from mneme.routing.measure import return_gap, switch_lag
+from mneme.stats.censored import kaplan_meier_median
 from mneme.stats.intervals import crossed_mean
 from mneme.stats.rows import Row
 from mneme.stats.tests import sign_flip_test
 
 Floats = NDArray[np.float64]
 Trace = Mapping[str, NDArray[np.float32]]
-
-CONTEXTS_OF_EVERY_MIXER = ("real", "same_domain")
-FURTHER_CONTEXTS = {
-    "hysteresis": ("other", "mixed", "repeated", "repeated_aa"),
-    "fatigue": (),
-}
-"""What each phase reads on every mixer besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +126,31 @@ def p_values(values: Values, protocol: ProtocolConfig) -> dict[str, float]:
     }
 
 
-def wanted_contexts(
-    runs: Mapping[str, RunConfig], further: Sequence[Context | str]
-) -> dict[str, set[str]]:
-    """Return which contexts each mixer is read on: its runs' own, and those every mixer needs."""
-    wanted: dict[str, set[str]] = {}
-    for run in runs.values():
-        contexts = wanted.setdefault(run.mixer, {*CONTEXTS_OF_EVERY_MIXER, *further})
-        contexts.add(run.context)
-    return wanted
+def median_rows(values: Values, control_of: str | None) -> list[Row]:
+    """Kaplan-Meier medians of every lag, over texts and seeds pooled."""
+    rows = []
+    for name, measured in values.items():
+        if measured.observed_SN is None:
+            continue
+        median, reason = kaplan_meier_median(measured.values_SN, measured.observed_SN)
+        count = measured.values_SN.shape[1]
+        rows.append(
+            Row(
+                metric=f"{name}_median",
+                value=median,
+                n=count,
+                unit="tokens",
+                control_of=control_of,
+                reason=reason,
+            )
+        )
+    return rows
+
+
+def censored_shares(values: Values) -> dict[str, float]:
+    """Share of texts (over seeds) whose lag was never reached, by metric."""
+    return {
+        name: float(1 - measured.observed_SN.mean())
+        for name, measured in values.items()
+        if measured.observed_SN is not None
+    }

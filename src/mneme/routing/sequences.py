@@ -16,6 +16,26 @@ from mneme.routing.config import ProtocolConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """Lengths of the protocol's sequences: all that reading them depends on."""
+
+    tuples: int
+    """Text tuples."""
+    segment_tokens: int
+    """Length of first and last segment, and of every middle of `hysteresis`, tokens."""
+    mix_piece_tokens: int
+    """Length of the alternating pieces of a mixed segment, tokens."""
+    dwell_tokens: tuple[int, ...]
+    """Dwell lengths of `fatigue`, tokens."""
+    batch: int
+    """Tuples a forward pass."""
+
+    def longest(self) -> int:
+        """Return the length of the longest sequence, tokens."""
+        return 2 * self.segment_tokens + max(self.segment_tokens, *self.dwell_tokens, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One kind of sequence: first, middle (cut to each dwell length), last."""
 
@@ -25,72 +45,84 @@ class Family:
     """(N, L) ids of the longest middle; shorter dwells are its *first* tokens."""
     last: np.ndarray
     """(N, S) ids after it."""
-    domains: tuple[int, int, int]
-    """Index of the domain of each segment (the middle of a mixed sequence counts as B)."""
+    middle_domains: np.ndarray
+    """(L,) domain of each token of the middle."""
+    domains: tuple[int, int]
+    """Domains of the first and of the last segment."""
     lengths: tuple[int, ...]
     """Dwell lengths at which this family is read."""
 
 
 def hysteresis_families(
     tuples: Mapping[str, np.ndarray],
-    protocol: ProtocolConfig,
+    config: SequenceConfig | ProtocolConfig,
     *,
     domains: tuple[int, int],
     seed: int,
 ) -> dict[str, Family]:
     """Return the families of the hysteresis tests, all with middles of one segment's length.
 
-    Besides those of `fatigue_families`: `other` (A1, A'', A2: the null of the return gap), `mixed`
-    (A1, alternating pieces of A and B, A2), `repeated` (A1, B, A1: the source's own return) and its
-    control `repeated_aa` (A1, A', A1).
+    Besides those of `fatigue_families`: `mixed` (A1, alternating pieces of A and B, A2), `repeated`
+    (A1, B, A1: the source's own return) and its control `repeated_aa` (A1, A', A1).
     """
-    size = protocol.segment_tokens
-    families = fatigue_families(tuples, protocol, domains=domains, seed=seed, lengths=(size,))
+    size = config.segment_tokens
+    families = fatigue_families(tuples, config, domains=domains, seed=seed, lengths=(size,))
     a, b = domains
     a1, a2 = tuples["a1"], tuples["a2"]
-    piece = protocol.mix_piece_tokens
-    mix = mixed_segment(tuples["a_other"], tuples["b_long"][:, :size], piece=piece)
-    short = {"lengths": (size,)}
-    families["other"] = Family(
-        first=a1, middle=tuples["a_other"], last=a2, domains=(a, a, a), **short
-    )
-    families["mixed"] = Family(first=a1, middle=mix, last=a2, domains=(a, b, a), **short)
-    families["repeated"] = Family(
-        first=a1, middle=tuples["b_long"], last=a1, domains=(a, b, a), **short
-    )
-    families["repeated_aa"] = Family(
-        first=a1, middle=tuples["a_long"], last=a1, domains=(a, a, a), **short
-    )
+    a_middle, b_middle = tuples["a_other_long"][:, :size], tuples["b_long"][:, :size]
+    from_b = mixed_pattern(size, piece=config.mix_piece_tokens)
+    mixed = np.where(from_b, b_middle, a_middle)
+    families["mixed"] = _family(a1, mixed, a2, (a, np.where(from_b, b, a), a), (size,))
+    families["repeated"] = _family(a1, b_middle, a1, (a, b, a), (size,))
+    again = tuples["a_long"][:, :size]
+    families["repeated_aa"] = _family(a1, again, a1, (a, a, a), (size,))
     return families
 
 
 def fatigue_families(
     tuples: Mapping[str, np.ndarray],
-    protocol: ProtocolConfig,
+    config: SequenceConfig | ProtocolConfig,
     *,
     domains: tuple[int, int],
     seed: int,
     lengths: tuple[int, ...] | None = None,
 ) -> dict[str, Family]:
-    """Return the families `real`, `same_domain`, `swapped` and `shuffled` over dwell lengths.
+    """Return the families `real`, `same_domain`, `other`, `swapped`, `shuffled` over dwell lengths.
 
-    `blocked` and `reset` are the real family read with attention from A2 to B cut, and A2 alone.
+    `same_domain` is A1, A', A2; `other` is A1, A'', A2, the null of the return gap. `blocked` and
+    `reset` are the real family read with attention from A2 to B cut, and A2 alone.
     """
-    lengths = lengths or protocol.dwell_tokens
+    lengths = lengths or config.dwell_tokens
     a, b = domains
     longest = max(lengths)
     a1, a2 = tuples["a1"], tuples["a2"]
     a_long, b_long = tuples["a_long"][:, :longest], tuples["b_long"][:, :longest]
+    other = tuples["a_other_long"][:, :longest]
     permuted = nested_permutation(b_long, lengths, seed=seed)
-    same = {"lengths": tuple(lengths)}
     return {
-        "real": Family(first=a1, middle=b_long, last=a2, domains=(a, b, a), **same),
-        "same_domain": Family(first=a1, middle=a_long, last=a2, domains=(a, a, a), **same),
-        "swapped": Family(
-            first=tuples["b1"], middle=a_long, last=tuples["b2"], domains=(b, a, b), **same
-        ),
-        "shuffled": Family(first=a1, middle=permuted, last=a2, domains=(a, b, a), **same),
+        "real": _family(a1, b_long, a2, (a, b, a), lengths),
+        "same_domain": _family(a1, a_long, a2, (a, a, a), lengths),
+        "other": _family(a1, other, a2, (a, a, a), lengths),
+        "swapped": _family(tuples["b1"], a_long, tuples["b2"], (b, a, b), lengths),
+        "shuffled": _family(a1, permuted, a2, (a, b, a), lengths),
     }
+
+
+def _family(
+    first: np.ndarray,
+    middle: np.ndarray,
+    last: np.ndarray,
+    domains: tuple[int, int | np.ndarray, int],
+    lengths: tuple[int, ...],
+) -> Family:
+    return Family(
+        first=first,
+        middle=middle,
+        last=last,
+        middle_domains=np.broadcast_to(domains[1], middle.shape[1:]).astype(np.int64),
+        domains=(domains[0], domains[2]),
+        lengths=tuple(lengths),
+    )
 
 
 def nested_permutation(ids_NT: np.ndarray, lengths: tuple[int, ...], *, seed: int) -> np.ndarray:
@@ -108,8 +140,6 @@ def nested_permutation(ids_NT: np.ndarray, lengths: tuple[int, ...], *, seed: in
     return out
 
 
-def mixed_segment(a_NT: np.ndarray, b_NT: np.ndarray, *, piece: int) -> np.ndarray:
-    """Alternate pieces of `piece` tokens, beginning with B, to the length of `a_NT`."""
-    position = np.arange(a_NT.shape[1])
-    from_b = (position // piece) % 2 == 0
-    return np.where(from_b, b_NT, a_NT)
+def mixed_pattern(tokens: int, *, piece: int) -> np.ndarray:
+    """Tell which tokens of a mixed segment are of B: alternating pieces, B first; (T,) bool."""
+    return (np.arange(tokens) // piece) % 2 == 0

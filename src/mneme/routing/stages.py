@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mneme.core.backbones import BackboneConfig
 from mneme.routing.config import AdaptersConfig, OriginalConfig, ProtocolConfig, RunConfig
+from mneme.routing.sequences import SequenceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,10 @@ class TraceStageConfig:
     """Domains A and B."""
     seed: int
     """Seed of shuffled segments."""
-    seeds: tuple[int, ...]
-    """Mixer seeds."""
-    protocol: ProtocolConfig
-    """Sequences."""
-    runs: dict[str, RunConfig]
-    """Which mixer is read on which sequences."""
+    sequences: SequenceConfig
+    """Lengths."""
+    contexts: dict[str, tuple[str, ...]]
+    """Mixer -> kinds of sequences on which it is read."""
 
     def pair_index(self) -> tuple[int, int]:
         """Return the columns of domains A and B."""

@@ -65,12 +65,12 @@ def read_family(
         _crop(cache, size + n)
         last_BTD = _read_last(lower, last, cache, position=size + n)
         ids = torch.cat([prefix[:, : size + n], last], dim=1)
-        labels = _labels(family, size, n, last.shape[1], batch=len(last), device=device)
+        labels = _labels(family, n, device=device)[rows]
         yield "plain", n, ids, labels, torch.cat([prefix_BTD[:, : size + n], last_BTD], dim=1)
     if not controls:
         return
     for n in sorted(family.lengths, reverse=True):
-        labels = _labels(family, size, n, last.shape[1], batch=len(last), device=device)
+        labels = _labels(family, n, device=device)[rows]
         ids = torch.cat([prefix[:, : size + n], last], dim=1)
         _crop(cache, size)
         last_BTD = _read_last(lower, last, cache, position=size + n)
@@ -98,12 +98,17 @@ def _read_last(lower: Lower, last: Tensor, cache: Any, *, position: int) -> Tens
     return states
 
 
-def _labels(
-    family: Family, size: int, n: int, tail: int, *, batch: int, device: torch.device
-) -> Tensor:
-    domains = torch.tensor(family.domains, device=device)
-    lengths = torch.tensor([size, n, tail], device=device)
-    return torch.repeat_interleave(domains, lengths)[None].expand(batch, -1)
+def _labels(family: Family, n: int, *, device: torch.device) -> Tensor:
+    """Return the known domain of every token of every text of a family at dwell n, (N, T)."""
+    first, last = family.domains
+    labels = np.concatenate(
+        [
+            np.full(family.first.shape[1], first),
+            family.middle_domains[:n],
+            np.full(family.last.shape[1], last),
+        ]
+    )
+    return torch.as_tensor(labels, device=device)[None].expand(len(family.first), -1)
 
 
 def gate(mixer: nn.Module, ids: Tensor, states: Tensor, labels: Tensor) -> np.ndarray:
@@ -151,6 +156,8 @@ def trace_batch(
     with OneDNNLinear() if fast else contextlib.nullcontext():
         for name, family in families.items():
             controls = name == "real" and any({"blocked", "reset"} & w for w in wanted.values())
+            if not controls and not any(name in contexts for contexts in wanted.values()):
+                continue
             for reading, n, ids, labels, states in read_family(
                 lower, family, rows, device=device, controls=controls
             ):
