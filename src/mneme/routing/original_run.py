@@ -29,14 +29,10 @@ def generate_sequences(
 
     Parameters
     ----------
-    model : TemporalLora
-        Adapters of run `original` under the memoryless `token` mixer, as in the source's code.
-    tokenizer : transformers tokenizer
-        Of the backbone; no special tokens are added.
-    config : OriginalConfig
-        Prompts, lengths, temperature.
-    pair, seed, device, log
-        Domains A and B; sampling seed; where to compute; called with a line a sequence.
+    model, tokenizer
+        Adapters of run `original` under the memoryless mixer; no special tokens are added.
+    config, pair, seed, device, log
+        Prompts and lengths; domains A and B; sampling seed; where; called a line a sequence.
 
     Returns
     -------
