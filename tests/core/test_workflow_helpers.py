@@ -205,3 +205,11 @@ def test_published_figures_agree_with_one_another():
     ]
     assert undefined == ["correlations.switch_lag"]
     assert fatigue["correlations.switch_lag_reason"]
+
+
+def test_params_hold_plain_strings_only():
+    class Path(str):
+        """A string that carries more along, as Snakemake's do."""
+
+    block = canonical({"logs": [Path("a"), {"b": Path("c")}]})
+    assert [type(block["logs"][0]), type(block["logs"][1]["b"])] == [str, str]

@@ -83,6 +83,8 @@ def _per_wildcards(block: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _sorted(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, str):
+        return str(value)  # Snakemake's paths are strings that carry their rule along
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
