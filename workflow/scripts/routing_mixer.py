@@ -11,7 +11,6 @@ with stage(snakemake) as job:
     config = job.settings(MixerReportConfig, where="routing")
     records = [read_json(path) for path in job.input.records]
     runs = mixer_report(records, config)
-    save_figure(mixer_figure(runs, config.domains), svg=job.output.svg, png=job.output.png)
     seconds = next(record["seconds"] for record in records if record["name"] == "original")
     runs["original"]["published_keys"] = {"timing": {"phase4_calibration_sec": seconds}}
     losses = [read_json(path) for path in job.input.losses]
@@ -30,3 +29,4 @@ with stage(snakemake) as job:
         published=PUBLISHED["mixer"],
         backbone=job.params.backbone,
     )
+    save_figure(mixer_figure(runs, config.domains), svg=job.output.svg, png=job.output.png)

@@ -35,6 +35,8 @@ from mneme.report.style import (
     told,
 )
 
+LAG_CONTROLS = ("aa", "blocked", "reset", "shuffled_b", "bab")
+"""Without `token`: most of its lags are never reached, which would flatten the others."""
 TRAJECTORY_CONTROLS = ("aa", "blocked", "reset", "shuffled_b", "token")
 NOTES = {
     "ours": "real: A → B → A",
@@ -174,7 +176,7 @@ def _lag_curve(axis: Axes, runs: Runs, pair: tuple[str, str]) -> None:
         y="switch lag into the second A, tokens",
         answer=f"ours at the headline θ: {lag}" if lag else "",
     )
-    for index, run in enumerate((*TRAJECTORY_CONTROLS, "bab")):
+    for index, run in enumerate(LAG_CONTROLS):
         line = line_of(runs, run, _thresholds(runs, run))
         if line is not None:
             draw_line(axis, line, label=label(run), **control_style(index))
