@@ -99,7 +99,7 @@ PANELS = (
     Panel(
         metric="deep_crystallization_ratio_excess",
         question="... beyond a gate of constant lag?",
-        y="whole share minus (1 − lag / n)",
+        y="whole share minus p (1 − lag / n)",
         null=None,
         source="",
     ),
