@@ -7,9 +7,10 @@ makes   nothing
 from pathlib import Path
 
 from mneme.core.config import fingerprint
+from mneme.core import lineage as lineages
 from mneme.core.workflow import canonical, stage_params
 from mneme.routing.blocks import rule_blocks
-from mneme.routing.lineage import lineage_of
+from mneme.routing.lineage import NEEDS as ROUTING_NEEDS
 from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
 
@@ -18,6 +19,7 @@ BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+NEEDS = {**lineages.SHARED, **ROUTING_NEEDS}
 
 
 wildcard_constraints:
@@ -33,7 +35,8 @@ def params_of(name, block, **further):
 
 def lineage(name):
     """Return the hash over the code of a rule and of all rules upstream of it."""
-    return lineage_of(name, SCRIPTS, embedded=EMBEDDED)
+    absent = () if EMBEDDED else (lineages.CONVERT,)
+    return lineages.lineage_of(name, SCRIPTS, NEEDS, absent=absent)
 
 
 def headline_params(name, block):

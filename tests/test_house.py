@@ -201,7 +201,7 @@ def test_the_report_never_names_torch():
 
 def test_every_third_party_import_is_a_declared_dependency():
     declared = {_plain(Requirement(text).name) for text in _project()["dependencies"]}
-    names = {"yaml": "pyyaml"}
+    names = {"yaml": "pyyaml", "flint": "python-flint"}
     tops = {module.split(".")[0] for path in [*LIBRARY, *SCRIPTS] for module, _ in imported(path)}
     third = tops - set(sys.stdlib_module_names) - {"mneme"}
     assert {_plain(names.get(top, top)) for top in third} <= declared

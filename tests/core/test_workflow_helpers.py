@@ -20,12 +20,14 @@ from scipy.stats import pearsonr
 from snakemake.utils import update_config
 
 from mneme.core.code import code_of, packages_of
+from mneme.core.lineage import CONVERT, SHARED, lineage_of, upstream
 from mneme.core.workflow import canonical, commit_of, merge, stage_params
 from mneme.report.summary import refuse_stale
-from mneme.routing.lineage import NEEDS, lineage_of, upstream
+from mneme.routing.lineage import NEEDS as ROUTING_NEEDS
 from mneme.routing.published import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
+NEEDS = {**SHARED, **ROUTING_NEEDS}
 HEADLINES = {
     "env": "env_check",
     "model": "model_load",
@@ -149,20 +151,18 @@ def drawn_upstream(folder, *arguments):
     return closure
 
 
-@pytest.mark.parametrize(("backbone", "embedded"), [("smollm2-135m", True), ("gpt2", False)])
-def test_the_lineage_is_the_graph_that_snakemake_builds(copied, backbone, embedded):
+@pytest.mark.parametrize(("backbone", "absent"), [("smollm2-135m", ()), ("gpt2", (CONVERT,))])
+def test_the_lineage_is_the_graph_that_snakemake_builds(copied, backbone, absent):
     size = ("--configfile", "config/smoke.yaml", "--config", f"backbone={backbone}")
     drawn = drawn_upstream(copied, *size)
     for rule in set(drawn) - {"all", "summary"}:
-        assert set(upstream(rule, embedded=embedded)) == drawn[rule], rule
-    assert set(drawn) - {"all", "summary"} == set(NEEDS) - (
-        set() if embedded else {"assets_convert"}
-    )
+        assert set(upstream(rule, NEEDS, absent=absent)) == drawn[rule], rule
+    assert set(drawn) - {"all", "summary"} == set(NEEDS) - set(absent)
 
 
 def lineages(folder):
     scripts = folder / "workflow" / "scripts"
-    return {phase: lineage_of(rule, scripts, embedded=True) for phase, rule in HEADLINES.items()}
+    return {phase: lineage_of(rule, scripts, NEEDS) for phase, rule in HEADLINES.items()}
 
 
 def test_an_edit_upstream_makes_every_headline_below_it_stale(copied, monkeypatch):

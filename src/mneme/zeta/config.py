@@ -1,0 +1,127 @@
+"""Settings of the room that several of its steps share: windows, model, training, runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mneme.core.config import require
+
+Arm = Literal["none", "prefix", "readout", "film", "gating", "cross", "carry", "primes", "oracle"]
+System = Literal["zeta", "gue", "shuffled", "scrambled"]
+SLOT_ARMS = ("prefix", "readout", "film", "gating", "cross")
+"""Arms with memory slots: those that a slot ablation can cut."""
+PHASE_ARMS = ("primes", "oracle")
+"""Arms without a transformer: a density head on prime features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """SpacingMDN: a causal transformer with a Gaussian-mixture head."""
+
+    layers: int
+    """Transformer blocks, at least 1."""
+    heads: int
+    """Attention heads; divides `width`."""
+    width: int
+    """Width D of the stream."""
+    components: int
+    """Gaussians K of the mixture."""
+    window: int
+    """Spacings a window; the context is one less (each but the first is predicted)."""
+    slots: int
+    """Memory slots M of the arms that have them."""
+    scale_floor: float
+    """Least standard deviation of a component, in mean spacings."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "width", "components", "slots"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        even = self.width % (2 * self.heads) == 0
+        require(even, "width", f"a multiple of 2 x heads = {2 * self.heads}", self.width)
+        require(self.window >= 8, "window", "at least 8", self.window)
+        require(self.scale_floor > 0, "scale_floor", "above 0", self.scale_floor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a transformer arm is trained; equal for all arms."""
+
+    steps: int
+    """Optimiser steps."""
+    batch: int
+    """Windows a step."""
+    learning_rate: float
+    """Peak of the cosine schedule (AdamW)."""
+    memory_learning_rate: float
+    """Factor on the learning rate of memory parameters."""
+    warmup: int
+    """Steps of linear warm-up."""
+    weight_decay: float
+    """AdamW's, on matrices only."""
+    clip: float
+    """Largest gradient norm."""
+    eval_every: int
+    """Steps between readings of the validation windows."""
+    eval_windows: int
+    """Validation windows of each such reading, evenly spaced; the last reading takes all."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "eval_every", "eval_windows"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(0 <= self.warmup <= self.steps, "warmup", "0..steps", self.warmup)
+        for name in ("learning_rate", "memory_learning_rate", "clip"):
+            require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One arm on one system; controls are runs beside the real one."""
+
+    arm: Arm
+    """Where the memory sits; `primes` and `oracle` have no transformer."""
+    system: System
+    """Whose spacings: the zeros', or a surrogate's."""
+    position: Literal["rope", "learned"]
+    """Position coding (the source's text, and its code)."""
+    slot_id: bool
+    """Whether slots carry identity embeddings."""
+    aux: Literal["none", "window_stats", "q3"]
+    """What the memory's outputs must also tell about the window."""
+    aux_weight: float
+    """Weight of that loss."""
+    regularise: bool
+    """Whether the slots' regularisers and their ramps are on."""
+    drift_weight: float
+    """Weight of the drift loss at its end, 0 = off."""
+    drift_every: int
+    """Steps between drift losses."""
+    drift_horizon: int
+    """Rollout length of the drift loss, spacings."""
+    drift_batch: int
+    """Windows of each drift loss."""
+    drift_schedule: Literal["constant", "linear", "exponential"]
+    """How the drift weight reaches its end."""
+    slot_dropout: float
+    """Chance that a slot is dropped in a training window, 0 = off."""
+    split: Literal["height", "source", "interpolation"]
+    """Which windows train, select and test."""
+    share: float
+    """Share of the training windows used, evenly spaced blocks, 0..1."""
+    control_of: str | None
+    """Run that this one is a control of."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, "share", "above 0, at most 1", self.share)
+        require(0 <= self.slot_dropout < 1, "slot_dropout", "0..1", self.slot_dropout)
+        for name in ("aux_weight", "drift_weight"):
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        for name in ("drift_every", "drift_horizon", "drift_batch"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        slots = self.arm in SLOT_ARMS
+        told = self.aux == "none" or slots
+        require(told, "aux", f"none where the arm has no slots ({self.arm})", self.aux)
+        require(slots or not self.slot_id, "slot_id", "false without slots", self.slot_id)
+        cut = slots or self.slot_dropout == 0
+        require(cut, "slot_dropout", "0 without slots", self.slot_dropout)
