@@ -36,7 +36,7 @@ def test_an_alternating_window_is_rough_rigid_and_all_high_frequency():
     assert m[3] == pytest.approx(0.5)
     assert m[4] == pytest.approx(2.0)
     assert m[5] == 0.0
-    assert m[6] > 0.99
+    assert m[6] > 0.95
     assert m[7] == pytest.approx(0.25, abs=0.01)
 
 
@@ -75,8 +75,8 @@ def slow_q3(x):
     for j in range(1, len(dx) // 2 + 1):
         power.append(abs(np.sum(dx * np.exp(-2j * math.pi * j * times / len(dx)))) ** 2)
     top = sum(p for j, p in enumerate(power, 1) if j / len(dx) >= 0.375)
-    path = np.cumsum(x)
-    line = np.polynomial.Polynomial.fit(np.arange(len(x)), path, 1)
+    path = np.cumsum([0, *x])
+    line = np.polynomial.Polynomial.fit(np.arange(len(path)), path, 1)
     return [
         np.mean(x) - 1,
         -np.sum(shares * np.log(shares)),
@@ -85,7 +85,7 @@ def slow_q3(x):
         np.mean([abs(x[i + 1] - 2 * x[i] + x[i - 1]) for i in range(1, len(x) - 1)]),
         abs(np.mean(one) - np.mean(two)) + abs(np.std(one) - np.std(two)),
         top / sum(power),
-        math.sqrt(np.mean((path - line(np.arange(len(x)))) ** 2)),
+        math.sqrt(np.mean((path - line(np.arange(len(path)))) ** 2)),
     ]
 
 
@@ -143,7 +143,5 @@ def test_constant_memory_can_do_no_better_than_the_mean():
 
 
 def test_too_few_slots_are_named():
-    with pytest.raises(
-        ConfigError, match="slots must be at least 8, one a target of aux q3, got 4"
-    ):
+    with pytest.raises(ConfigError, match="at least 8, one a target of aux q3, got 4"):
         AuxHeads(windows(0), "q3", slots=4, width=2)

@@ -7,11 +7,25 @@ from typing import Literal
 
 from mneme.core.config import require
 
-Arm = Literal["none", "prefix", "readout", "film", "gating", "cross", "carry", "primes", "oracle"]
+Arm = Literal[
+    "none",
+    "prefix",
+    "readout",
+    "film",
+    "gating",
+    "cross",
+    "carry",
+    "carry_reset",
+    "primes",
+    "primes_window",
+    "oracle",
+]
 System = Literal["zeta", "gue", "shuffled", "scrambled"]
 SLOT_ARMS = ("prefix", "readout", "film", "gating", "cross")
 """Arms with memory slots: those that a slot ablation can cut."""
-PHASE_ARMS = ("primes", "oracle")
+CARRY_ARMS = ("carry", "carry_reset")
+"""Arms with the carried memory; `carry_reset` forgets everything where a window begins."""
+PHASE_ARMS = ("primes", "primes_window", "oracle")
 """Arms without a transformer: a density head on prime features."""
 
 
@@ -83,8 +97,9 @@ class RunConfig:
     """Where the memory sits; `primes` and `oracle` have no transformer."""
     system: System
     """Whose spacings: the zeros', or a surrogate's."""
-    position: Literal["rope", "learned"]
-    """Position coding (the source's text, and its code)."""
+    position: Literal["rope", "learned", "distance"]
+    """Position coding: the source's text, its code, and ours (`rope`, with values that turn by
+    their distance in t, which needs the coarse height)."""
     slot_id: bool
     """Whether slots carry identity embeddings."""
     aux: Literal["none", "window_stats", "q3"]
@@ -119,9 +134,29 @@ class RunConfig:
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("drift_every", "drift_horizon", "drift_batch"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        rolls = self.drift_weight == 0 or self.arm not in CARRY_ARMS
+        require(rolls, "drift_weight", f"0 for arm {self.arm}", self.drift_weight)
         slots = self.arm in SLOT_ARMS
         told = self.aux == "none" or slots
         require(told, "aux", f"none where the arm has no slots ({self.arm})", self.aux)
         require(slots or not self.slot_id, "slot_id", "false without slots", self.slot_id)
         cut = slots or self.slot_dropout == 0
         require(cut, "slot_dropout", "0 without slots", self.slot_dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What is read of a trained run on its test windows."""
+
+    full_stride: int
+    """Targets read from each shifted window at full context: their contexts are at least
+    `window - full_stride` spacings; divides the window."""
+    horizon: int
+    """Longest rollout, spacings."""
+    samples: int
+    """Sampled rollouts a window, at least 2."""
+
+    def __post_init__(self) -> None:
+        for name in ("full_stride", "horizon"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.samples >= 2, "samples", "at least 2", self.samples)

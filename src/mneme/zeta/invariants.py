@@ -71,7 +71,7 @@ def q3_invariants(spacings_BT: Tensor) -> Tensor:
         M3 1 % quantile (interpolated); M4 mean |second difference|; M5 |difference of the means|
         plus |difference of the standard deviations| of the two halves; M6 share of the power of
         dx - its mean at frequencies from 3/8, 0..1; M7 root mean square deviation of the
-        cumulative sum from its least-squares line.
+        cumulative sum (from 0 on) from its least-squares line.
     """
     step_BT = spacings_BT.diff(dim=1)
     invariants = [
@@ -112,9 +112,10 @@ def _high_frequency_share(step_BT: Tensor) -> Tensor:
 
 
 def _rigidity(x_BT: Tensor) -> Tensor:
-    """Root mean square distance of the cumulative sum from its own line (B,)."""
+    """Root mean square distance of the T+1 places from their own line (B,)."""
     path_BT = (x_BT - 1).cumsum(1)  # a line less: float32 keeps its digits
-    time_T = torch.arange(x_BT.shape[1], device=x_BT.device, dtype=x_BT.dtype)
+    path_BT = torch.nn.functional.pad(path_BT, (1, 0))  # the first place: 0
+    time_T = torch.arange(path_BT.shape[1], device=x_BT.device, dtype=x_BT.dtype)
     time_T = time_T - time_T.mean()
     path_BT = path_BT - path_BT.mean(1, keepdim=True)
     slope_B = (path_BT * time_T).sum(1) / time_T.square().sum()
