@@ -12,7 +12,7 @@ STAMP := $(VENV)/.mneme-installed
 OVERLAY := $(if $(SIZE),--configfile config/$(SIZE).yaml)
 RESULTS := results$(if $(SIZE),/$(SIZE))
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(OVERLAY)
-BENCHMARKS := mixed_forward generate protocol training_step suite
+BENCHMARKS := mixed_forward generate protocol training_step suite zeros zeta_training zeta_rollout
 SNAKEFILES := Snakefile $(wildcard rules/*.smk)
 
 .PHONY: install run test check smoke bench report clean

@@ -13,6 +13,7 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/assets.smk"
 include: "rules/routing.smk"
+include: "rules/zeta.smk"
 include: "rules/summary.smk"
 
 

@@ -13,13 +13,16 @@ from mneme.routing.blocks import rule_blocks
 from mneme.routing.lineage import NEEDS as ROUTING_NEEDS
 from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
+from mneme.zeta.blocks import zeta_blocks
+from mneme.zeta.lineage import NEEDS as ZETA_NEEDS
+from mneme.zeta.paths import ZetaPaths
 
 SETTINGS = load_settings(config)
 BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-NEEDS = {**lineages.SHARED, **ROUTING_NEEDS}
+NEEDS = {**lineages.SHARED, **ROUTING_NEEDS, **ZETA_NEEDS}
 
 
 wildcard_constraints:

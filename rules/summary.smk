@@ -12,6 +12,12 @@ HEADLINES = {
     "mixer": "routing_mixer",
     "hysteresis": "hysteresis",
     "fatigue": "fatigue",
+    "zeros": "zeros",
+    "mdn": "mdn",
+    "slot_ablation": "slot_ablation",
+    "diagnostics": "diagnostics",
+    "kernel": "kernel",
+    "statistics": "statistics",
 }
 """Headline file -> the rule (and script) that makes it."""
 
@@ -43,6 +49,21 @@ STEPS = {
         *expand(rules.routing_trace.log[0], phase="fatigue"),
         rules.fatigue.log[0],
     ],
+    "zeros": [rules.zeros.log[0]],
+    "mdn": [
+        *expand(rules.zeta_prepare.log[0], system=ZETA_PATHS.systems),
+        *expand(rules.zeta_fit.log[0], run=sorted(ZETA_PATHS.transformer_runs)),
+        *expand(rules.zeta_primes_fit.log[0], run=sorted(ZETA_PATHS.phase_runs)),
+        *expand(rules.zeta_measure.log[0], run=sorted(ZETA_PATHS.transformer_runs)),
+        *expand(rules.zeta_primes_measure.log[0], run=sorted(ZETA_PATHS.phase_runs)),
+        *expand(rules.zeta_references.log[0], system=ZETA_PATHS.systems),
+        rules.zeta_floor.log[0],
+        rules.mdn.log[0],
+    ],
+    "slot_ablation": [rules.slot_ablation.log[0]],
+    "diagnostics": [rules.diagnostics.log[0]],
+    "kernel": [rules.kernel.log[0]],
+    "statistics": [rules.statistics.log[0]],
 }
 """Phase -> logs of all its steps; beside each lies the record of its time and memory. In an order
 that a reordered YAML file leaves as it is."""

@@ -23,6 +23,7 @@ FLOORS = {  # what a folder of src/mneme may import, besides itself
     "stats": {"core"},
     "report": {"core", "stats"},
     "routing": {"core", "nn", "stats"},
+    "zeta": {"core", "nn", "stats"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "savefig", "savez"}
@@ -75,7 +76,7 @@ def test_a_script_is_thin(path):
 
 @pytest.mark.parametrize("path", SNAKEFILES, ids=address)
 def test_rules_are_short_and_open_with_their_contract(path):
-    limit = 80 if path.name in ("Snakefile", "common.smk") else 250
+    limit = 80 if path.name in ("Snakefile", "common.smk") else 300
     lines = path.read_text().splitlines()
     assert len(lines) <= limit
     assert lines[0].startswith('"""')

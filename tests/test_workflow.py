@@ -29,7 +29,7 @@ pytestmark = pytest.mark.workflow
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--configfile", "config/smoke.yaml")
 RESULTS = "results/smoke"
-FITS = {"routing_adapter_fit", "routing_mixer_fit"}
+FITS = {"routing_adapter_fit", "routing_mixer_fit", "zeta_fit", "zeta_primes_fit"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,8 @@ LIBRARY_FILES = [
     "routing/calibrate.py",
     "routing/hysteresis.py",
     "stats/intervals.py",
+    "zeta/ablation.py",
+    "zeta/primes.py",
 ]
 
 
@@ -205,6 +207,10 @@ def test_an_edit_of_one_runs_settings_reruns_that_run_only(clone, edit):
     jobs = clone.jobs(*SMOKE, "one.yaml")
     fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
     assert fits == {("routing_mixer_fit", "mixer=token")}
+    (clone.folder / "one.yaml").write_text("zeta: {runs: {e2: {drift_weight: 0.2}}}\n")
+    jobs = clone.jobs(*SMOKE, "one.yaml")
+    fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
+    assert fits == {("zeta_fit", "run=e2")}
 
 
 def test_the_size_of_one_adapter_run_leaves_the_mixers_and_their_traces_alone(clone):
@@ -343,7 +349,21 @@ def finished(tmp_path_factory):
     return made, text
 
 
-HEADLINES = ("env", "model", "adapters", "mixer", "hysteresis", "fatigue")
+HEADLINES = (
+    "env",
+    "model",
+    "adapters",
+    "mixer",
+    "hysteresis",
+    "fatigue",
+    "zeros",
+    "mdn",
+    "slot_ablation",
+    "diagnostics",
+    "kernel",
+    "statistics",
+)
+PICTURES = set(HEADLINES) - {"env", "model", "zeros"}
 
 
 @pytest.mark.parametrize("phase", HEADLINES)
@@ -366,7 +386,7 @@ def test_the_summary_has_everything_and_the_sources_keys(finished):
     assert all(phase["peak_memory_mb"] > 0 for phase in summary["phases"].values())
 
 
-@pytest.mark.parametrize("phase", ["adapters", "mixer", "hysteresis", "fatigue"])
+@pytest.mark.parametrize("phase", sorted(PICTURES))
 def test_a_phase_with_pictures_has_both_forms(finished, phase):
     svg = (finished[0].folder / RESULTS / f"{phase}.svg").read_text()
     assert "<svg" in svg

@@ -25,9 +25,10 @@ from mneme.core.workflow import canonical, commit_of, merge, stage_params
 from mneme.report.summary import refuse_stale
 from mneme.routing.lineage import NEEDS as ROUTING_NEEDS
 from mneme.routing.published import PUBLISHED
+from mneme.zeta.lineage import NEEDS as ZETA_NEEDS
 
 ROOT = Path(__file__).parents[2]
-NEEDS = {**SHARED, **ROUTING_NEEDS}
+NEEDS = {**SHARED, **ROUTING_NEEDS, **ZETA_NEEDS}
 HEADLINES = {
     "env": "env_check",
     "model": "model_load",
@@ -35,6 +36,12 @@ HEADLINES = {
     "mixer": "routing_mixer",
     "hysteresis": "hysteresis",
     "fatigue": "fatigue",
+    "zeros": "zeros",
+    "mdn": "mdn",
+    "slot_ablation": "slot_ablation",
+    "diagnostics": "diagnostics",
+    "kernel": "kernel",
+    "statistics": "statistics",
 }
 
 

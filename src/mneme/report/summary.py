@@ -33,6 +33,17 @@ HEADLINE_ROWS = (
     r"fatigue ours deep_crystallization_ratio(_after_32|_last_16|_excess)?\.per_doubling",
     r"fatigue ours (switch_lag|tail_area_32)_minus_(aa|blocked)\.per_doubling",
     r"fatigue ours (switch_lag|deep_crystallization_ratio)\.pearson",
+    r"zeros zeta (count|seconds|max_difference_to_arb|counted_stretches)",
+    r"mdn (e\d\w*|v\d\w*|carry\w*|primes\w*|oracle|original) (nll|nll_full|crps|err_cum@100)",
+    r"mdn (kde|ar255_walk|level) (nll|nll_full|err_cum@100)",
+    r"mdn \w+_gue nll_minus_floor",
+    r"mdn (v1|e2|carry) nll_minus_(e0|carry_reset)",
+    r"mdn carry_gue nll_minus_e0_gue",
+    r"mdn primes_shuffled nll_minus_kde_shuffled",
+    r"slot_ablation \w+ (eff_percent|rollout_effect)@zero",
+    r"slot_ablation \w+ (mem_entropy|nll_change@retrained@all)",
+    r"kernel e0 (sine|envelope)_r_squared",
+    r"statistics (zeta|gue) (spacing_variance|spacing_correlation@1|rigidity@100)",
 )
 """Rows of `table`, as patterns of `phase run metric`."""
 

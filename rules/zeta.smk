@@ -1,0 +1,266 @@
+"""Room `zeta`: zeros of the zeta function, SpacingMDN, Memory Bank, primes.
+
+needs   nothing but a processor: the zeros are computed
+makes   zeros.json mdn.json slot_ablation.json diagnostics.json kernel.json statistics.json, figures
+steps   zeros -> zeta_prepare (a system)
+              -> zeta_fit (a run), zeta_primes_fit (a run)
+              -> zeta_measure, zeta_primes_measure; zeta_references, zeta_floor -> mdn
+              -> slot_ablation, diagnostics, kernel, statistics
+"""
+
+ZETA = SETTINGS.zeta
+ZETA_PATHS = ZetaPaths(results=SETTINGS.results, runs=ZETA.runs, seeds=ZETA.seeds)
+ZETA_BLOCKS = zeta_blocks(ZETA, ZETA_PATHS)
+TRANSFORMERS = "|".join(ZETA_PATHS.transformer_runs) or "none"
+PHASES = "|".join(ZETA_PATHS.phase_runs) or "none"
+
+
+rule zeros:
+    output:
+        result("zeros.json"),
+        heights=ZETA_PATHS.step("zeros", "heights.npz"),
+    log:
+        result("logs/zeros.log"),
+    conda:
+        ENV
+    threads: ZETA.zeros.threads
+    params:
+        **headline_params("zeros", ZETA_BLOCKS["zeros"]),
+    script:
+        "../workflow/scripts/zeros.py"
+
+
+rule zeta_prepare:
+    input:
+        heights=rules.zeros.output.heights,
+    output:
+        ZETA_PATHS.step("prepare", "{system}.npz"),
+    log:
+        result("logs/zeta_prepare/{system}.log"),
+    wildcard_constraints:
+        system="|".join(ZETA_PATHS.systems),
+    conda:
+        ENV
+    params:
+        **params_of("zeta_prepare", ZETA_BLOCKS["zeta_prepare"]),
+    script:
+        "../workflow/scripts/zeta_prepare.py"
+
+
+rule zeta_fit:
+    input:
+        series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
+    output:
+        weights=ZETA_PATHS.seeded("fit", "{run}", "model.safetensors"),
+        histories=ZETA_PATHS.seeded("fit", "{run}", "history.json"),
+    log:
+        result("logs/zeta_fit/{run}.log"),
+    wildcard_constraints:
+        run=TRANSFORMERS,
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **params_of("zeta_fit", ZETA_BLOCKS["zeta_fit"]),
+    script:
+        "../workflow/scripts/zeta_fit.py"
+
+
+rule zeta_primes_fit:
+    input:
+        series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
+    output:
+        weights=ZETA_PATHS.seeded("fit", "{run}", "model.safetensors"),
+        histories=ZETA_PATHS.seeded("fit", "{run}", "history.json"),
+    log:
+        result("logs/zeta_primes_fit/{run}.log"),
+    wildcard_constraints:
+        run=PHASES,
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **params_of("zeta_primes_fit", ZETA_BLOCKS["zeta_primes_fit"]),
+    script:
+        "../workflow/scripts/zeta_primes_fit.py"
+
+
+rule zeta_measure:
+    input:
+        series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
+        weights=rules.zeta_fit.output.weights,
+    output:
+        ZETA_PATHS.seeded("measure", "{run}", "windows.npz"),
+    log:
+        result("logs/zeta_measure/{run}.log"),
+    wildcard_constraints:
+        run=TRANSFORMERS,
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **params_of("zeta_measure", ZETA_BLOCKS["zeta_measure"]),
+    script:
+        "../workflow/scripts/zeta_measure.py"
+
+
+rule zeta_primes_measure:
+    input:
+        series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
+        weights=rules.zeta_primes_fit.output.weights,
+    output:
+        ZETA_PATHS.seeded("measure", "{run}", "windows.npz"),
+    log:
+        result("logs/zeta_primes_measure/{run}.log"),
+    wildcard_constraints:
+        run=PHASES,
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **params_of("zeta_primes_measure", ZETA_BLOCKS["zeta_primes_measure"]),
+    script:
+        "../workflow/scripts/zeta_primes_measure.py"
+
+
+rule zeta_references:
+    input:
+        series=rules.zeta_prepare.output[0],
+    output:
+        readings=ZETA_PATHS.step("references", "{system}", "windows.npz"),
+        facts=ZETA_PATHS.step("references", "{system}", "facts.json"),
+    log:
+        result("logs/zeta_references/{system}.log"),
+    wildcard_constraints:
+        system="|".join(ZETA_PATHS.systems),
+    conda:
+        ENV
+    params:
+        **params_of("zeta_references", ZETA_BLOCKS["zeta_references"]),
+    script:
+        "../workflow/scripts/zeta_references.py"
+
+
+rule zeta_floor:
+    output:
+        ZETA_PATHS.step("floor", "floor.json"),
+    log:
+        result("logs/zeta_floor.log"),
+    conda:
+        ENV
+    params:
+        **params_of("zeta_floor", ZETA_BLOCKS["zeta_floor"]),
+    script:
+        "../workflow/scripts/zeta_floor.py"
+
+
+rule mdn:
+    input:
+        measures=ZETA_PATHS.measures(),
+        histories=ZETA_PATHS.histories(),
+        references=expand(rules.zeta_references.output.readings, system=ZETA_PATHS.systems),
+        facts=expand(rules.zeta_references.output.facts, system=ZETA_PATHS.systems),
+        floor=rules.zeta_floor.output[0],
+    output:
+        result("mdn.json"),
+        svg=figure("mdn", "zeta"),
+        png=result("mdn.png"),
+    log:
+        result("logs/mdn.log"),
+    conda:
+        ENV
+    params:
+        **headline_params("mdn", ZETA_BLOCKS["mdn"]),
+    script:
+        "../workflow/scripts/mdn.py"
+
+
+rule slot_ablation:
+    input:
+        series=ZETA_PATHS.step("prepare", "zeta.npz"),
+        weights=ZETA_PATHS.of("fit", ZETA_PATHS.slot_runs, "model.safetensors"),
+        measures=ZETA_PATHS.of("measure", ZETA_PATHS.slot_runs, "windows.npz"),
+        without=ZETA_PATHS.of("measure", [ZETA_PATHS.without], "windows.npz"),
+    output:
+        result("slot_ablation.json"),
+        svg=figure("slot_ablation", "zeta"),
+        png=result("slot_ablation.png"),
+    log:
+        result("logs/slot_ablation.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **headline_params("slot_ablation", ZETA_BLOCKS["slot_ablation"]),
+    script:
+        "../workflow/scripts/slot_ablation.py"
+
+
+rule diagnostics:
+    input:
+        series=ZETA_PATHS.step("prepare", "zeta.npz"),
+        weights=ZETA_PATHS.of("fit", ZETA_PATHS.slot_runs, "model.safetensors"),
+    output:
+        result("diagnostics.json"),
+        svg=figure("diagnostics", "zeta"),
+        png=result("diagnostics.png"),
+    log:
+        result("logs/diagnostics.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **headline_params("diagnostics", ZETA_BLOCKS["diagnostics"]),
+    script:
+        "../workflow/scripts/diagnostics.py"
+
+
+rule kernel:
+    input:
+        series=expand(rules.zeta_prepare.output[0], system=ZETA_PATHS.systems),
+        weights=ZETA_PATHS.of("fit", ZETA_PATHS.kernel_runs, "model.safetensors"),
+    output:
+        result("kernel.json"),
+        svg=figure("kernel", "zeta"),
+        png=result("kernel.png"),
+    log:
+        result("logs/kernel.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **headline_params("kernel", ZETA_BLOCKS["kernel"]),
+    script:
+        "../workflow/scripts/kernel.py"
+
+
+rule statistics:
+    input:
+        series=expand(rules.zeta_prepare.output[0], system=ZETA_PATHS.systems),
+        measures=ZETA_PATHS.rolled(),
+    output:
+        result("statistics.json"),
+        svg=figure("statistics", "zeta"),
+        png=result("statistics.png"),
+    log:
+        result("logs/statistics.log"),
+    conda:
+        ENV
+    params:
+        **headline_params("statistics", ZETA_BLOCKS["statistics"]),
+    script:
+        "../workflow/scripts/statistics.py"

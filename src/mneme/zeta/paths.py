@@ -1,0 +1,90 @@
+"""Where the room's files lie: `<results>/zeta/<step>/<run>/seed<n>/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mneme.zeta.config import PHASE_ARMS, SLOT_ARMS, RunConfig
+
+
+def by_run(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Sort files `.../<run>/seed<n>/<name>` by run, as their own addresses say, in given order."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(str(path).split("/")[-3], []).append(str(path))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZetaPaths:
+    """Addresses below one results folder."""
+
+    results: str
+    """Results folder."""
+    runs: dict[str, RunConfig]
+    """All runs by name."""
+    seeds: Sequence[int]
+    """Training seeds."""
+
+    def step(self, step: str, *path: str) -> str:
+        """Return a path below the folder of a step."""
+        return "/".join([self.results, "zeta", step, *path])
+
+    def seeded(self, step: str, run: str, name: str) -> list[str]:
+        """Return a file of a run's step for every seed."""
+        return [self.step(step, run, f"seed{seed}", name) for seed in self.seeds]
+
+    def series(self, run: str) -> str:
+        """Return the series of spacings that a run is trained on."""
+        return self.step("prepare", f"{self.runs[run].system}.npz")
+
+    @property
+    def systems(self) -> list[str]:
+        """Return the systems that the runs need, the zeros' own first."""
+        return ["zeta", *sorted({run.system for run in self.runs.values()} - {"zeta"})]
+
+    @property
+    def phase_runs(self) -> list[str]:
+        """Return the runs without a transformer."""
+        return [name for name, run in self.runs.items() if run.arm in PHASE_ARMS]
+
+    @property
+    def transformer_runs(self) -> list[str]:
+        """Return the runs of the transformer."""
+        return [name for name in self.runs if name not in self.phase_runs]
+
+    @property
+    def slot_runs(self) -> list[str]:
+        """Return the runs whose memory slots can be cut, on the zeros."""
+        runs = self.runs.items()
+        return [name for name, r in runs if r.arm in SLOT_ARMS and r.system == "zeta"]
+
+    @property
+    def kernel_runs(self) -> list[str]:
+        """Return the runs whose attention is read: without memory, and with slots in the stream."""
+        arms = ("none", "prefix")
+        return [name for name, run in self.runs.items() if run.arm in arms]
+
+    @property
+    def without(self) -> str:
+        """Return the run on the zeros that the slot runs are compared with."""
+        plain = [n for n, r in self.runs.items() if (r.arm, r.system) == ("none", "zeta")]
+        return plain[0]
+
+    def of(self, step: str, runs: Sequence[str], name: str) -> list[str]:
+        """Return a file of a step for every seed of every one of `runs`, run by run."""
+        return [path for run in runs for path in self.seeded(step, run, name)]
+
+    def rolled(self) -> list[str]:
+        """Return the measured windows of every run that is rolled out, and seed."""
+        runs = [name for name, run in self.runs.items() if run.arm != "primes_window"]
+        return self.of("measure", runs, "windows.npz")
+
+    def measures(self) -> list[str]:
+        """Return the measured windows of every run and seed."""
+        return [path for run in self.runs for path in self.seeded("measure", run, "windows.npz")]
+
+    def histories(self) -> list[str]:
+        """Return the training history of every run and seed."""
+        return [path for run in self.runs for path in self.seeded("fit", run, "history.json")]

@@ -1,0 +1,104 @@
+"""All settings of the room (no torch here)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mneme.core.config import require
+from mneme.zeta.ablation_config import AblationConfig, DiagnosticsConfig, KernelStageConfig
+from mneme.zeta.carry_config import CarryConfig
+from mneme.zeta.config import (
+    PHASE_ARMS,
+    ModelConfig,
+    PredictConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from mneme.zeta.prime_config import PrimesConfig, WindowPrimesConfig
+from mneme.zeta.reading_config import (
+    FloorConfig,
+    MdnConfig,
+    PrepareConfig,
+    ReferenceConfig,
+    StatisticsConfig,
+)
+from mneme.zeta.zeros_config import ZerosConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRuleConfig:
+    """Statistics of series and of sampled rollouts."""
+
+    sequence: int
+    """Length of the sequences that a series is cut into, spacings: the bootstrap's units."""
+    read: StatisticsConfig
+    """What is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZetaConfig:
+    """Room `zeta`."""
+
+    seeds: tuple[int, ...]
+    """Training seeds, at least one."""
+    zeros: ZerosConfig
+    """Zeros that are computed."""
+    prepare: PrepareConfig
+    """Surrogates."""
+    model: ModelConfig
+    """Transformer of every arm that has one."""
+    training: TrainingConfig
+    """Training of every such arm."""
+    carry: CarryConfig
+    """Memory of arm `carry`."""
+    primes: PrimesConfig
+    """Arms `primes` and `oracle`."""
+    primes_window: WindowPrimesConfig
+    """Arm `primes_window`."""
+    predict: PredictConfig
+    """What is read of a trained run."""
+    references: ReferenceConfig
+    """Reference predictors."""
+    floor: FloorConfig
+    """Bayes predictor of the sine process."""
+    mdn: MdnConfig
+    """How readings become `mdn.json`."""
+    slot_ablation: AblationConfig
+    """How slots are cut."""
+    diagnostics: DiagnosticsConfig
+    """How slots are diagnosed."""
+    kernel: KernelStageConfig
+    """How attention is read and what formulas are tried."""
+    statistics: StatisticsRuleConfig
+    """Statistics of spacings."""
+    runs: dict[str, RunConfig]
+    """All runs; controls are runs beside the real ones."""
+
+    def __post_init__(self) -> None:
+        unique = len(set(self.seeds)) == len(self.seeds) > 0
+        require(unique, "seeds", "different ones, at least one", self.seeds)
+        for name, run in self.runs.items():
+            fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+            require(fits, "runs", "named in lower case, digits and _", name)
+            known = run.control_of is None or run.control_of in self.runs
+            require(known, f"runs.{name}.control_of", "null or a run", run.control_of)
+            longest = self.model.window - run.drift_horizon
+            rolls = run.drift_weight == 0 or longest >= 1
+            require(rolls, f"runs.{name}.drift_horizon", "below the window", run.drift_horizon)
+        for kind, least in (("none", "a run without memory"), ("prefix", "a run with slots")):
+            there = any(r.arm == kind and r.system == "zeta" for r in self.runs.values())
+            require(there, "runs", f"with {least} (arm {kind}) on the zeros", sorted(self.runs))
+        there = any(run.arm in PHASE_ARMS for run in self.runs.values())
+        require(there, "runs", "with one of arm primes", sorted(self.runs))
+        window = self.model.window
+        for name, horizon in (("predict", self.predict.horizon), ("mdn", self.mdn.horizons[-1])):
+            require(horizon + 128 <= window, f"{name}.horizon", f"at most {window - 128}", horizon)
+        require(
+            self.mdn.horizons[-1] <= self.predict.horizon,
+            "mdn.horizons",
+            f"at most predict.horizon = {self.predict.horizon}",
+            self.mdn.horizons,
+        )
+        divides = window % self.predict.full_stride == 0
+        require(divides, "predict.full_stride", f"a divisor of {window}", self.predict.full_stride)

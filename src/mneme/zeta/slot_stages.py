@@ -1,0 +1,166 @@
+"""Stages that open trained models again: slot ablation, diagnostics, kernel.
+
+Legend: W windows, N spacings of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mneme.core.checkpoints import Log
+from mneme.core.seeds import numpy_generator, torch_generator
+from mneme.zeta.ablation import ablate
+from mneme.zeta.ablation_config import AblationConfig, DiagnosticsConfig, KernelStageConfig
+from mneme.zeta.ablation_report import Ablated, Resampling, Retrained
+from mneme.zeta.carry_config import CarryConfig
+from mneme.zeta.config import CARRY_ARMS, ModelConfig, RunConfig
+from mneme.zeta.measure import window_metrics
+from mneme.zeta.network import Network, build_network
+from mneme.zeta.prepare import reading_material, split_of
+from mneme.zeta.scores import MdnConfig
+from mneme.zeta.window_set import WindowSet
+
+Arrays = Mapping[str, NDArray]
+FOCUS = ("v1", "e2", "e1")
+"""Runs that figures show slot by slot, where they were trained."""
+KERNEL_FOCUS = ("e0", "e0_distance", "e0_gue")
+"""Runs whose attention the figure shows curve by curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ModelsConfig:
+    """Which trained models are opened, and how intervals are made."""
+
+    runs: dict[str, RunConfig]
+    """Runs by name, in the order of the weights."""
+    model: ModelConfig
+    """Transformer."""
+    seeds: tuple[int, ...]
+    """Training seeds."""
+    bootstrap: MdnConfig
+    """Block length and resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationStageConfig(_ModelsConfig):
+    """Rule `slot_ablation`."""
+
+    ablation: AblationConfig
+    """How slots are cut."""
+    without: str
+    """Run without memory, trained for as many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosticsStageConfig(_ModelsConfig):
+    """Rule `diagnostics`."""
+
+    diagnostics: DiagnosticsConfig
+    """How slots are diagnosed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelRuleConfig(_ModelsConfig):
+    """Rule `kernel`."""
+
+    carry: CarryConfig
+    """Carried memory, for runs of arm `carry`."""
+    kernel: KernelStageConfig
+    """What is read, and what formulas are tried."""
+
+
+def trained_networks(
+    config: _ModelsConfig,
+    name: str,
+    states: Iterable[Mapping[str, Tensor]],
+    device: torch.device,
+    *,
+    carry: CarryConfig | None,
+) -> Iterator[tuple[int, Network]]:
+    """Yield (seed, network) of one run, ready to be read."""
+    run = config.runs[name]
+    for seed, state in zip(config.seeds, states, strict=True):
+        network = build_network(
+            run, config.model, carry=carry if run.arm in CARRY_ARMS else None, seed=seed
+        )
+        network.load_state_dict(dict(state))
+        yield seed, network.to(device).eval()
+
+
+def cut_run(
+    config: AblationStageConfig,
+    name: str,
+    states: Iterable[Mapping[str, Tensor]],
+    series: Arrays,
+    device: torch.device,
+    log: Log,
+) -> dict[int, tuple[Ablated, ...]]:
+    """Cut the slots of one run on its test windows; seed -> readings."""
+    run, window = config.runs[name], config.model.window
+    material = reading_material(series, run, window).to(device)
+    test, cuts = split_of(series, run, window).test, {}
+    for seed, network in trained_networks(config, name, states, device, carry=None):
+        windows = WindowSet.of(network, material, test)
+        generator = torch_generator(seed, "ablation")
+        cuts[seed] = ablate(network.model, windows, config=config.ablation, generator=generator)
+        log(f"{name} seed {seed}: slots cut on {len(test)} windows")
+    return cuts
+
+
+def resampling(bootstrap: MdnConfig, *purpose: str) -> Resampling:
+    """Return the bootstrap of a stage; equal draws for every run."""
+    return Resampling(
+        block=bootstrap.block,
+        resamples=bootstrap.resamples,
+        generator=numpy_generator(0, "bootstrap", *purpose),
+    )
+
+
+def retrained(
+    config: AblationStageConfig,
+    name: str,
+    measures: Mapping[str, Sequence[str]],
+    read: Callable[[str], Arrays],
+) -> Retrained | None:
+    """Return the scores of a run and of the run without memory, where both read equal windows.
+
+    Parameters
+    ----------
+    measures : mapping
+        Run -> files of readings, one a seed; the run without memory among them.
+    read : callable
+        Reads such a file.
+    """
+    ours = [read(path) for path in measures[name]]
+    theirs = [read(path) for path in measures[config.without]]
+    if not np.array_equal(ours[0]["windows_W"], theirs[0]["windows_W"]):
+        return None
+    pairs = zip(config.seeds, ours, theirs, strict=True)
+    whole, without = {}, {}
+    for seed, our, their in pairs:
+        whole[seed], without[seed] = _scores(our, config), _scores(their, config)
+    return Retrained(run=config.without, whole=whole, without=without)
+
+
+def _scores(arrays: Arrays, config: AblationStageConfig) -> dict[str, NDArray[np.float64]]:
+    kept = {key: a for key, a in arrays.items() if key not in ("windows_W", "heights_W")}
+    kept.pop("sampled_SWH", None)
+    horizons = tuple(sorted(config.ablation.horizons))
+    found = window_metrics(kept, horizons=horizons)
+    return {name: found[name] for name in ("nll", *(f"err_step@{h}" for h in horizons))}
+
+
+def published_by_run(document: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Return run -> metric -> the source's figure, out of addresses `<run>.<metric>`."""
+    found: dict[str, dict[str, object]] = {}
+    for address, value in document.items():
+        run, _, metric = address.partition(".")
+        if metric in ("eff_percent", "rollout_effect") and not run.startswith(("bands", "goal")):
+            found.setdefault(run, {})[metric] = value
+    return found
