@@ -9,7 +9,9 @@ steps   zeros -> zeta_prepare (a system)
 """
 
 ZETA = SETTINGS.zeta
-ZETA_PATHS = ZetaPaths(results=SETTINGS.results, runs=ZETA.runs, seeds=ZETA.seeds)
+ZETA_PATHS = ZetaPaths(
+    results=SETTINGS.results, runs=dict(sorted(ZETA.runs.items())), seeds=ZETA.seeds
+)
 ZETA_BLOCKS = zeta_blocks(ZETA, ZETA_PATHS)
 TRANSFORMERS = "|".join(ZETA_PATHS.transformer_runs) or "none"
 PHASES = "|".join(ZETA_PATHS.phase_runs) or "none"
@@ -52,6 +54,7 @@ rule zeta_fit:
         series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
     output:
         weights=ZETA_PATHS.seeded("fit", "{run}", "model.safetensors"),
+        last=ZETA_PATHS.seeded("fit", "{run}", "last.safetensors"),
         histories=ZETA_PATHS.seeded("fit", "{run}", "history.json"),
     log:
         result("logs/zeta_fit/{run}.log"),
@@ -73,6 +76,7 @@ rule zeta_primes_fit:
         series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
     output:
         weights=ZETA_PATHS.seeded("fit", "{run}", "model.safetensors"),
+        last=ZETA_PATHS.seeded("fit", "{run}", "last.safetensors"),
         histories=ZETA_PATHS.seeded("fit", "{run}", "history.json"),
     log:
         result("logs/zeta_primes_fit/{run}.log"),
@@ -173,6 +177,8 @@ rule mdn:
         result("mdn.json"),
         svg=figure("mdn", "zeta"),
         png=result("mdn.png"),
+        training_svg=figure("mdn_training", "zeta"),
+        training_png=result("mdn_training.png"),
     log:
         result("logs/mdn.log"),
     conda:

@@ -138,3 +138,13 @@ def test_repeated_cache_is_a_copy_of_every_row():
     assert torch.equal(wide.layers[0][0][3, :, :T], k[1])
     assert torch.equal(wide.reading[0], k[:, :1].repeat_interleave(3, dim=0))
     assert torch.equal(cache.layers[0][0][:, :, :T], k)
+
+
+def test_positions_turn_exactly_in_bfloat16():
+    rotary = Rotary(16, 256)
+    x = torch.randn(2, 256, 1, 2, 16, generator=torch_generator(0, "x")).bfloat16()
+    exact = rotary(x.double(), 0)
+    turned = rotary(x, 0)
+    assert turned.dtype == torch.bfloat16
+    # One rounding of the result and none of the angle: half a unit in the last of 8 bits.
+    assert ((turned.double() - exact).abs() <= 2.0**-8 * exact.abs().clamp_min(1e-6)).all()

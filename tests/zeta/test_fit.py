@@ -369,7 +369,7 @@ def test_a_loss_that_is_no_number_names_the_step(material, tmp_path):
     ("run", "message"),
     [
         (E0 | E2 | {"drift_horizon": 17}, "drift_horizon must be at most 16"),
-        (E0 | {"regularise": True}, "regularise must be false but for arm prefix"),
+        (E0 | {"regularise": True}, "regularise must be false for arm none"),
         (E0 | {"arm": "primes"}, "arm must be one with a transformer"),
     ],
 )

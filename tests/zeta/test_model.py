@@ -297,3 +297,13 @@ def test_mistakes_are_named():
         model_of("none", lags=33)
     with pytest.raises(ConfigError, match="slots"):
         model_of("none")(spacings(dtype=torch.float32), slots=cut(3))
+
+
+def test_the_density_is_exact_under_bfloat16():
+    model = model_of("none")
+    x = spacings(steps=20)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        means = model(x.float()).mixture.means
+    assert means.dtype == torch.float32
+    # A head in bfloat16 would leave only multiples of 2^-8 of the leading power of two.
+    assert (means != means.bfloat16().float()).float().mean() > 0.9

@@ -89,7 +89,7 @@ def fitted(data, tmp_path_factory):
 def test_a_planted_error_is_found_with_its_own_scale(tmp_path):
     train, _ = planted(200, error=1e-3, seed=1)
     val, scale = planted(60, error=1e-3, seed=2)
-    nll = fit(train, val, tmp_path).history["readings"][-1]["val_nll"]
+    nll = fit(train, val, tmp_path).history["points"][-1]["val_nll"]
     best = np.log(1e-3 * scale).mean() + 0.5 * np.log(2 * np.pi) + 0.5
     assert best - 0.05 < nll < best + 0.15
 
@@ -100,7 +100,7 @@ def test_candidates_of_noise_are_ignored(tmp_path):
     rng = np.random.default_rng(5)
     for rows, _ in (train, val):
         rng.shuffle(rows[..., FIRST].reshape(-1))
-    nll = fit(train, val, tmp_path).history["readings"][-1]["val_nll"]
+    nll = fit(train, val, tmp_path).history["points"][-1]["val_nll"]
     truth = val.truth_WT.astype(float)
     density = 7 * np.log(truth) - 8 * truth + 8 * np.log(8) - np.log(5040)
     assert abs(nll + density.mean()) < 0.05
@@ -111,7 +111,7 @@ def test_the_memory_makes_zeros_predictable(data, fitted):
     mixture = predict(fitted.net, rows[-12:])
     nll = -mixture.log_prob(torch.from_numpy(truth[-12:])).mean().item()
     assert nll < -3.4
-    assert nll == pytest.approx(min(r["val_nll"] for r in fitted.history["readings"]), abs=1e-5)
+    assert nll == pytest.approx(min(r["val_nll"] for r in fitted.history["points"]), abs=1e-5)
     assert mixture.means.shape == (12, 63, 4)
     torch.testing.assert_close(mixture.log_weights.exp().sum(-1), torch.ones(12, 63))
     assert mixture.scales.min() >= 1e-6
@@ -138,7 +138,7 @@ def test_first_windows_are_left_out():
 
 def test_history_and_best_weights(fitted):
     history = fitted.history
-    assert [r["step"] for r in history["readings"]] == [100, 200, 300]
+    assert [r["step"] for r in history["points"]] == [100, 200, 300]
     assert fitted.best_step in (100, 200, 300)
     assert history["parameters"] == sum(p.numel() for p in fitted.net.parameters())
     assert fitted.last.keys() == fitted.net.state_dict().keys()
@@ -165,7 +165,7 @@ def test_killed_and_continued_equals_uninterrupted(tmp_path, monkeypatch, at):
     resumed = fit(train, val, tmp_path, config, log=lines.append)
     assert f"continuing after step {at}/30" in lines[0]
     assert resumed.best_step == whole.best_step
-    assert resumed.history["readings"] == whole.history["readings"]
+    assert resumed.history["points"] == whole.history["points"]
     for name, tensor in (whole.last | whole.net.state_dict()).items():
         kept = (resumed.last | resumed.net.state_dict())[name]
         torch.testing.assert_close(kept, tensor, rtol=0, atol=0)

@@ -9,7 +9,7 @@ from zeta_models import ARMS, POSITIONS, F, cut, heights, model_of, spacings
 from mneme.core.config import ConfigError
 from mneme.core.seeds import torch_generator
 from mneme.zeta import rollout as module
-from mneme.zeta.rollout import differentiable_rollout, ensemble, rollout
+from mneme.zeta.rollout import LEAST_SPACING, differentiable_rollout, ensemble, rollout
 
 CONTEXT, HORIZON = 20, 13  # 20 + 12 fed positions fill the window of 32
 
@@ -101,7 +101,9 @@ def test_samples_equal_recomputed_ones_on_the_same_noise(arm, position):
                 model,
                 context,
                 HORIZON,
-                feed=lambda last, h, s=s: last.draw(uniform[:, s, h], normal[:, s, h]),
+                feed=lambda last, h, s=s: last.draw(uniform[:, s, h], normal[:, s, h]).clamp_min(
+                    LEAST_SPACING
+                ),
                 extra=extra,
                 level_B=level,
                 slots=slots,

@@ -29,7 +29,7 @@ with stage(snakemake) as job:
                 network.model, windows, config=config.diagnostics, generator=generator
             )
             job.log(f"{name} seed {seed}: diagnosed")
-        chance = resampling(config.bootstrap, "diagnostics")
+        chance = resampling(config.bootstrap, "diagnostics", every=config.every(len(test)))
         control_of = config.runs[name].control_of
         runs[name] = diagnostics_block(found, resampling=chance, control_of=control_of)
     told = PUBLISHED["diagnostics"]

@@ -22,13 +22,13 @@ with stage(snakemake) as job:
         material = reading_material(series[run.system], run, window).to(device)
         test = split_of(series[run.system], run, window).test
         states, profiles = map(read_tensors, files), {}
-        for seed, network in trained_networks(config, name, states, device, carry=config.carry):
+        for seed, network in trained_networks(config, name, states, device, carry=None):
             profiles[seed] = attention_profile(network, material, test, config.kernel.pairs)
             job.log(f"{name} seed {seed}: attention read")
         runs[name] = kernel_block(
             profiles,
             symbolic=config.kernel.symbolic,
-            resampling=resampling(config.bootstrap, "kernel"),
+            resampling=resampling(config.bootstrap, "kernel", every=config.every(len(test))),
             control_of=run.control_of,
         )
     job.headline(job.output[0], phase="kernel", runs=runs, published=PUBLISHED["kernel"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from mneme.core.artefacts import read_arrays, read_json, save_figure
 from mneme.core.stage import stage
 from mneme.report.zeta import mdn_figure
+from mneme.report.zeta_training import training_figure
 from mneme.zeta.floor import from_json
 from mneme.zeta.gather import measured_references, measured_run
 from mneme.zeta.mdn import mdn_runs
@@ -32,4 +33,7 @@ with stage(snakemake) as job:
         job.log(f"{name}: {len(measured[name].windows)} windows read")
     runs = mdn_runs(measured, config.mdn, floor=from_json(read_json(job.input.floor)))
     job.headline(job.output[0], phase="mdn", runs=runs, published=PUBLISHED["mdn"])
+    trained = {name: run["history"] for name, run in runs.items() if "history" in run}
+    training, files = training_figure(trained), job.output
+    save_figure(training, svg=files.training_svg, png=files.training_png)
     save_figure(mdn_figure(runs, PUBLISHED["mdn"]), svg=job.output.svg, png=job.output.png)

@@ -23,7 +23,7 @@ with stage(snakemake) as job:
     for name, files in by_run(job.input.weights).items():
         cuts = cut_run(config, name, map(read_tensors, files), series, device, job.log)
         beside = retrained(config, name, measures, read_arrays)
-        chance = resampling(config.bootstrap, "ablation")
+        chance = resampling(config.bootstrap, "ablation", every=1)
         runs[name] = ablation_block(cuts, retrained=beside, resampling=chance)
     told = PUBLISHED["slot_ablation"]
     job.headline(job.output[0], phase="slot_ablation", runs=runs, published=told)

@@ -88,11 +88,14 @@ class Stage:
                 self._to_log(f"{bar.n + 1} of {bar.total} {unit} done")
 
     def fingerprint(self) -> str:
-        """Hash code, settings and inputs: what a resumable part must have been made by.
+        """Hash code, packages, device, settings, inputs: what a resumable part must be made by.
 
         Inputs above 64 MiB (models) count by size and modification time.
         """
-        digest = hashlib.sha256(f"{self.params.code} {fingerprint(self.params.config)}".encode())
+        names = getattr(self.params, "packages", ())
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+        made_by = [self.params.code, fingerprint(self.params.config), str(self.device), *versions]
+        digest = hashlib.sha256(" ".join(made_by).encode())
         for path in sorted(str(path) for path in self.input):
             status = Path(path).stat()
             small = status.st_size < 2**26

@@ -91,13 +91,12 @@ class Rotary(nn.Module):
     def forward(self, x_BTCNE: Tensor, start: int) -> Tensor:
         """Turn queries and keys (C of them side by side) whose first position is `start`."""
         turns = self.turns[start : start + x_BTCNE.shape[1], None, None]
-        pairs = x_BTCNE.unflatten(-1, (-1, 2))
-        if x_BTCNE.dtype in (torch.float32, torch.float64):
-            # One complex product is half the time of four real ones and their concatenation.
-            turned = torch.view_as_complex(pairs) * torch.view_as_complex(turns.to(pairs.dtype))
-            return torch.view_as_real(turned).flatten(-2)
-        (even, odd), (cos, sin) = pairs.unbind(-1), turns.to(pairs.dtype).unbind(-1)
-        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+        # In bfloat16 the angles of distant positions would not be told apart.
+        exact = x_BTCNE if x_BTCNE.dtype == torch.float64 else x_BTCNE.float()
+        pairs = exact.unflatten(-1, (-1, 2))
+        # One complex product is half the time of four real ones and their concatenation.
+        turned = torch.view_as_complex(pairs) * torch.view_as_complex(turns.to(pairs.dtype))
+        return torch.view_as_real(turned).flatten(-2).to(x_BTCNE.dtype)
 
 
 class Distances(nn.Module):

@@ -24,9 +24,10 @@ def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
 
     def phased(wildcards: Any) -> dict[str, Any]:
         run = config.runs[wildcards.run]
+        inside = run.arm == "primes_window"
         fixed = {
-            "primes": config.primes,
-            "primes_window": config.primes_window,
+            "primes": None if inside else config.primes,
+            "primes_window": config.primes_window if inside else None,
             "window": window,
             "seeds": seeds,
         }
@@ -49,12 +50,12 @@ def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
             "runs": chosen,
             "ablation": config.slot_ablation,
             "without": paths.without,
+            "plain": config.runs[paths.without],
         },
         "diagnostics": {**read, "runs": chosen, "diagnostics": config.diagnostics},
         "kernel": {
             **read,
             "runs": {name: config.runs[name] for name in paths.kernel_runs},
-            "carry": config.carry,
             "kernel": config.kernel,
         },
         "statistics": {

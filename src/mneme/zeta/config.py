@@ -134,8 +134,10 @@ class RunConfig:
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("drift_every", "drift_horizon", "drift_batch"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        rolls = self.drift_weight == 0 or self.arm not in CARRY_ARMS
+        rolls = self.drift_weight == 0 or self.arm not in (*CARRY_ARMS, *PHASE_ARMS)
         require(rolls, "drift_weight", f"0 for arm {self.arm}", self.drift_weight)
+        held = self.arm == "prefix" or not self.regularise
+        require(held, "regularise", f"false for arm {self.arm}", self.regularise)
         slots = self.arm in SLOT_ARMS
         told = self.aux == "none" or slots
         require(told, "aux", f"none where the arm has no slots ({self.arm})", self.aux)

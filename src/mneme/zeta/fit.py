@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from mneme.core.checkpoints import Log, Training, run_steps
-from mneme.core.config import require
 from mneme.core.seeds import torch_generator
 from mneme.nn.onednn import OneDNNLinear
 from mneme.zeta.carry_config import CarryConfig
@@ -137,8 +136,6 @@ class Course:
         self.seed, self.device = seed, material.spacings_WT.device
         if run.drift_weight:
             require_horizon(run.drift_horizon, material.spacings_WT.shape[1])
-        if run.regularise:
-            require(run.arm == "prefix", "regularise", "false but for arm prefix", run.arm)
         self.aux = self._heads()
         self.optimizer = torch.optim.AdamW(self._groups(), lr=0.0, betas=BETAS, fused=True)
         state = network.state_dict()
@@ -282,7 +279,7 @@ class Course:
         self.network.refresh(self.material, anchor=True)
         last = index + 1 == self.config.steps
         rows = self.material.val if last else self.eval_rows
-        with self._cast(), _linear(self.device):
+        with _linear(self.device):  # in full precision, as everything after the training is
             nll_W = window_nll(self.network, self.material, rows)
             few = torch.isin(rows, self.eval_rows)
             reading: dict[str, Any] = {"val_nll": nll_W[few].mean().item()}

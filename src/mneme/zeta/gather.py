@@ -31,13 +31,14 @@ INFORMATION = {
     "primes": "differences of heights of past zeros, faded with age (they fix the phases p^(-it)), "
     "known arithmetic (primes, explicit formula, main sum), and the coarse height log(t / 2 pi) "
     "rounded to 1e-3, refined by the past zeros",
-    "primes_window": "differences of heights of past zeros in the window, at most 255, the primes, "
-    "and the coarse height log(t / 2 pi) rounded to 1e-3",
+    "primes_window": "differences of heights of past zeros in the window, at most 255, known "
+    "arithmetic (primes, explicit formula, main sum), and the coarse height log(t / 2 pi) "
+    "rounded to 1e-3",
     "oracle": "the height t itself: the next zero is then determined and nothing is remembered",
 }
 """Arm -> what its likelihood may use."""
-LEAST_SPACING = 1e-6
-"""Sampled spacings are raised to it, mean spacings: a Gaussian tail may reach below 0."""
+LEAST_SPACING = 1e-3
+"""Rollouts keep to it, mean spacings: a Gaussian tail may reach below 0, zeros do not."""
 KDE = {"zeta": "kde"}
 """System -> its memoryless reference; others are named `kde_<system>`."""
 

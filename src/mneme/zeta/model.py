@@ -183,9 +183,12 @@ class SpacingMDN(nn.Module):
 
     def _density(self, x: Tensor, extra_BTF: Tensor | None) -> Mixture:
         """Read the mixture; features from outside have a way of their own to it."""
-        raw = self.head(x)
-        if self.shortcut is not None:
-            raw = raw + self.shortcut(extra_BTF)
+        # Scales below .01 around means near 1 need more digits than bfloat16 has.
+        with torch.autocast(x.device.type, enabled=False):
+            kind = next(self.head.parameters()).dtype
+            raw = self.head(x.to(kind))
+            if self.shortcut is not None and extra_BTF is not None:
+                raw = raw + self.shortcut(extra_BTF.to(kind))
         return Mixture.of(raw, scale_floor=self.config.scale_floor)
 
     def _embed(

@@ -129,15 +129,12 @@ def _full(
     """
     test = split_of(series, run, window).test
     stride = config.full_stride
-    require(window % stride == 0, "full_stride", f"a divisor of the window {window}", stride)
+    fits = window % stride == 0 and stride < window
+    require(fits, "full_stride", f"a divisor of the window {window}, below it", stride)
     require(test[0] > 0, "split", "one whose first window does not test", run.split)
     parts = []
     for shift in range(stride, window + 1, stride):
-        moved = {
-            "spacings": series["spacings"][shift % window :],
-            "heights": series["heights"][shift % window :],
-        }
-        material = reading_material(moved, run, window).to(device)
+        material = reading_material(series, run, window, shift=shift % window).to(device)
         # Cut from `shift` on, window w - 1 ends `shift` spacings after test window w begins.
         rows = torch.tensor(test if shift == window else test - 1, device=device)
         parts.append(_scores(network, material, rows, targets=stride))

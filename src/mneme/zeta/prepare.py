@@ -79,11 +79,15 @@ def training_material(series: Arrays, run: RunConfig, window: int) -> Material:
     return _material(series, split, np.arange(last + 1), window)
 
 
-def reading_material(series: Arrays, run: RunConfig, window: int) -> Material:
-    """Return all windows of the series, the tests' included, in the splits of a run."""
+def reading_material(series: Arrays, run: RunConfig, window: int, *, shift: int = 0) -> Material:
+    """Return all windows of the series, the tests' included, in the splits of a run.
+
+    With `shift` they are cut from that many spacings on (below `window`); `train` and `val` keep
+    the numbers of the series cut from its start.
+    """
     split = split_of(series, run, window)
-    count = window_count(len(series["spacings"]), window)
-    return _material(series, split, np.arange(count), window)
+    moved = {name: series[name][shift:] for name in ("spacings", "heights")}
+    return _material(moved, split, np.arange(len(moved["spacings"]) // window), window)
 
 
 def _material(series: Arrays, split: Split, windows: NDArray[np.int64], window: int) -> Material:

@@ -209,7 +209,7 @@ class Course:
         self.optimizer.step()
         record = {"loss": loss.item(), "seconds": time.perf_counter() - started}
         if (index + 1) % self.config.eval_every == 0 or index + 1 == self.config.steps:
-            record["val_nll"] = self._read(last=index + 1 == self.config.steps)
+            record |= self._read(index, last=index + 1 == self.config.steps)
         return record
 
     def _rate(self, index: int) -> float:
@@ -220,16 +220,29 @@ class Course:
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
 
     @torch.no_grad()
-    def _read(self, *, last: bool) -> float:
-        """Return the NLL on validation rows, keeping the weights when it is the lowest."""
-        every = 1 if last else max(1, len(self.val[0]) // self.config.eval_rows)
-        parts = zip(*(part[::every].split(CHUNK) for part in self.val), strict=True)
-        nll = torch.cat([-self.net(rows).log_prob(truth) for rows, truth in parts])
-        value = nll.double().mean().item()
-        if value < self.best_reading()[0]:
+    def _read(self, index: int, *, last: bool) -> dict[str, float]:
+        """Read validation rows, keeping the weights when their NLL is the lowest.
+
+        `val_nll` is over the same evenly spaced rows at every reading, so that readings compare;
+        the last adds `val_nll_all` over all of them.
+        """
+        every = max(1, len(self.val[0]) // self.config.eval_rows)
+        reading = {"val_nll": self._val_nll(every)}
+        if last:
+            reading["val_nll_all"] = self._val_nll(1)
+        if not math.isfinite(reading["val_nll"]):
+            raise DivergedError(
+                f"step {index}: the validation NLL is {reading['val_nll']}; lower learning_rate"
+            )
+        if reading["val_nll"] < self.best_reading()[0]:
             for name, tensor in self.net.state_dict().items():
                 self.best[name].copy_(tensor)
-        return value
+        return reading
+
+    def _val_nll(self, every: int) -> float:
+        parts = zip(*(part[::every].split(CHUNK) for part in self.val), strict=True)
+        nll = torch.cat([-self.net(rows).log_prob(truth) for rows, truth in parts])
+        return nll.double().mean().item()
 
     def best_reading(self) -> tuple[float, int]:
         """Return the lowest reading so far and the steps made when it was taken."""
@@ -254,7 +267,8 @@ class Course:
         seconds = sum(r["seconds"] for r in records)
         return {
             "seed": self.seed,
-            "readings": readings,
+            "points": readings,
+            "val_nll_all": records[-1]["val_nll_all"],
             "seconds": round(seconds, 3),
             "rows_per_s": round(self.config.batch * len(records) / seconds, 1),
             "train_rows": len(self.train[0]),

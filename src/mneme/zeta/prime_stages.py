@@ -31,10 +31,10 @@ class PrimesStageConfig:
     """Name of the run."""
     run: RunConfig
     """Its settings."""
-    primes: PrimesConfig
-    """Memory, rows, head, training."""
-    primes_window: WindowPrimesConfig
-    """The same for arm `primes_window`."""
+    primes: PrimesConfig | None
+    """Memory, rows, head, training of arms `primes` and `oracle`."""
+    primes_window: WindowPrimesConfig | None
+    """The same of arm `primes_window`."""
     window: int
     """Spacings a window."""
     seeds: tuple[int, ...]
@@ -43,7 +43,9 @@ class PrimesStageConfig:
     @property
     def arm(self) -> PrimesConfig | WindowPrimesConfig:
         """Return the settings of the run's arm."""
-        return self.primes_window if self.run.arm == "primes_window" else self.primes
+        arm = self.primes_window if self.run.arm == "primes_window" else self.primes
+        assert arm is not None, self.run.arm
+        return arm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,12 @@ class PrimesMeasureConfig(PrimesStageConfig):
 
     predict: PredictConfig
     """What is read."""
+
+
+def carried(config: PrimesStageConfig) -> PrimesConfig:
+    """Return the settings of an arm whose memory runs on across windows."""
+    assert config.primes is not None, config.run.arm
+    return config.primes
 
 
 def sight(series: Arrays, run: RunConfig) -> tuple[NDArray[np.float64], Phases]:
@@ -66,8 +74,9 @@ def data_of(series: Arrays, windows: NDArray[np.int64], config: PrimesStageConfi
     levels, phases = sight(series, config.run)
     told = series["heights"], series["spacings"], levels
     if config.run.arm == "primes_window":
+        assert config.primes_window is not None
         return window_data(*told, windows, config.primes_window.rows, window=config.window)
-    rows = config.primes.rows
+    rows = carried(config).rows
     readable = readable_windows(windows, config.window, rows)
     return prime_data(*told, readable, rows, window=config.window, phases=phases)
 
@@ -113,7 +122,7 @@ def read_primes(
             series["heights"],
             levels,
             split.test * window + context,
-            config.primes.rows,
+            carried(config).rows,
             horizon=horizon,
             phases=phases,
             samples=samples,

@@ -12,6 +12,8 @@ from typing import Any
 from mneme.core.config import require
 from mneme.core.seeds import numpy_generator
 
+KEPT = 13 * 256
+"""Spacings kept of each GUE spectrum: joints must fall between windows."""
 INTERVAL_STEP = 0.5
 """Longest step between starts of the statistics' intervals, mean spacings."""
 

@@ -18,6 +18,8 @@ from mneme.zeta.mixture import Mixture
 from mneme.zeta.model import SpacingMDN
 
 State = tuple[Tensor, ...]
+LEAST_SPACING = 1e-3
+"""What is fed back is at least this, mean spacings: Gaussian tails reach below 0, zeros do not."""
 ROWS = 512
 """Rows rolled at once: fewer pay more for each step, more only cost memory."""
 
@@ -211,7 +213,7 @@ def _roll(
     spacings = []
     for h in range(horizon):
         spacing_B = last.mean() if noise is None else last.draw(noise[0, :, h], noise[1, :, h])
-        spacing_B = spacing_B.to(context_BT.dtype)
+        spacing_B = spacing_B.to(context_BT.dtype).clamp_min(LEAST_SPACING)
         spacings.append(spacing_B)
         if h + 1 < horizon:
             if extra is not None:

@@ -17,6 +17,7 @@ from mneme.zeta.config import (
 )
 from mneme.zeta.prime_config import PrimesConfig, WindowPrimesConfig
 from mneme.zeta.reading_config import (
+    KEPT,
     FloorConfig,
     MdnConfig,
     PrepareConfig,
@@ -83,22 +84,47 @@ class ZetaConfig:
             require(fits, "runs", "named in lower case, digits and _", name)
             known = run.control_of is None or run.control_of in self.runs
             require(known, f"runs.{name}.control_of", "null or a run", run.control_of)
-            longest = self.model.window - run.drift_horizon
-            rolls = run.drift_weight == 0 or longest >= 1
-            require(rolls, f"runs.{name}.drift_horizon", "below the window", run.drift_horizon)
         for kind, least in (("none", "a run without memory"), ("prefix", "a run with slots")):
             there = any(r.arm == kind and r.system == "zeta" for r in self.runs.values())
             require(there, "runs", f"with {least} (arm {kind}) on the zeros", sorted(self.runs))
         there = any(run.arm in PHASE_ARMS for run in self.runs.values())
         require(there, "runs", "with one of arm primes", sorted(self.runs))
         window = self.model.window
-        for name, horizon in (("predict", self.predict.horizon), ("mdn", self.mdn.horizons[-1])):
-            require(horizon + 128 <= window, f"{name}.horizon", f"at most {window - 128}", horizon)
-        require(
-            self.mdn.horizons[-1] <= self.predict.horizon,
-            "mdn.horizons",
-            f"at most predict.horizon = {self.predict.horizon}",
-            self.mdn.horizons,
-        )
-        divides = window % self.predict.full_stride == 0
-        require(divides, "predict.full_stride", f"a divisor of {window}", self.predict.full_stride)
+        for name, horizon in (
+            ("predict.horizon", self.predict.horizon),
+            ("mdn.horizons", self.mdn.horizons[-1]),
+        ):
+            require(horizon + 128 <= window, name, f"at most {window - 128}", horizon)
+        self._require_room(window)
+        stride = self.predict.full_stride
+        divides = window % stride == 0 and stride < window
+        require(divides, "predict.full_stride", f"a divisor of {window} below it", stride)
+
+    def _require_room(self, window: int) -> None:
+        """Raise ConfigError where a step would fail hours later, or compare unlike things."""
+        whole = KEPT % window == 0 and window >= self.primes.rows.memory.refresh
+        rule = f"a divisor of {KEPT} (a spectrum), at least primes.rows.memory.refresh"
+        require(whole, "model.window", rule, window)
+        edges = self.mdn.context_edges
+        require(edges[-1] <= window, "mdn.context_edges", f"at most {window}", edges)
+        far = max(self.slot_ablation.horizons)
+        context = self.slot_ablation.context
+        require(context == 128, "slot_ablation.context", "128, as in mdn", context)
+        enough = self.zeros.count > 10 * window
+        require(enough, "zeros.count", f"above 10 windows of {window}", self.zeros.count)
+        for name, horizon in (
+            ("slot_ablation.horizons", far),
+            ("references.horizon", self.references.horizon),
+            ("diagnostics.horizon", self.diagnostics.horizon),
+        ):
+            require(horizon + 128 <= window, name, f"at most {window - 128}", horizon)
+        longest = max(far, self.mdn.horizons[-1])
+        for name in ("predict", "references"):
+            reach = getattr(self, name).horizon
+            require(longest <= reach, f"{name}.horizon", f"at least {longest}", reach)
+        for name, run in self.runs.items():
+            half = run.drift_weight == 0 or run.drift_horizon <= window // 2
+            rule = f"at most half a window ({window // 2})"
+            require(half, f"runs.{name}.drift_horizon", rule, run.drift_horizon)
+            other = run.control_of != name
+            require(other, f"runs.{name}.control_of", "another run", run.control_of)

@@ -55,6 +55,8 @@ class AblationStageConfig(_ModelsConfig):
     """How slots are cut."""
     without: str
     """Run without memory, trained for as many steps."""
+    plain: RunConfig
+    """Its settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +66,21 @@ class DiagnosticsStageConfig(_ModelsConfig):
     diagnostics: DiagnosticsConfig
     """How slots are diagnosed."""
 
+    def every(self, windows: int) -> int:
+        """Return how many windows lie between two that are read."""
+        return max(1, windows // self.diagnostics.windows)
+
 
 @dataclass(frozen=True, kw_only=True)
 class KernelRuleConfig(_ModelsConfig):
     """Rule `kernel`."""
 
-    carry: CarryConfig
-    """Carried memory, for runs of arm `carry`."""
     kernel: KernelStageConfig
     """What is read, and what formulas are tried."""
+
+    def every(self, windows: int) -> int:
+        """Return how many windows lie between two that are read."""
+        return max(1, windows // self.kernel.pairs.windows)
 
 
 def trained_networks(
@@ -113,12 +121,12 @@ def cut_run(
     return cuts
 
 
-def resampling(bootstrap: MdnConfig, *purpose: str) -> Resampling:
-    """Return the bootstrap of a stage; equal draws for every run."""
+def resampling(bootstrap: MdnConfig, purpose: str, *, every: int) -> Resampling:
+    """Return the bootstrap of a stage that reads every so-manieth window; equal draws for runs."""
     return Resampling(
-        block=bootstrap.block,
+        block=max(1, bootstrap.block // every),
         resamples=bootstrap.resamples,
-        generator=numpy_generator(0, "bootstrap", *purpose),
+        generator=numpy_generator(0, "bootstrap", purpose),
     )
 
 
@@ -128,7 +136,7 @@ def retrained(
     measures: Mapping[str, Sequence[str]],
     read: Callable[[str], Arrays],
 ) -> Retrained | None:
-    """Return the scores of a run and of the run without memory, where both read equal windows.
+    """Return the scores of a run and of the run without memory; None where more than that differs.
 
     Parameters
     ----------
@@ -137,6 +145,8 @@ def retrained(
     read : callable
         Reads such a file.
     """
+    if name == config.without or not _alike(config.runs[name], config.plain):
+        return None
     ours = [read(path) for path in measures[name]]
     theirs = [read(path) for path in measures[config.without]]
     if not np.array_equal(ours[0]["windows_W"], theirs[0]["windows_W"]):
@@ -146,6 +156,12 @@ def retrained(
     for seed, our, their in pairs:
         whole[seed], without[seed] = _scores(our, config), _scores(their, config)
     return Retrained(run=config.without, whole=whole, without=without)
+
+
+def _alike(run: RunConfig, other: RunConfig) -> bool:
+    """Return whether two runs differ in their memory and its losses only."""
+    names = ("system", "position", "split", "share")
+    return all(getattr(run, name) == getattr(other, name) for name in names)
 
 
 def _scores(arrays: Arrays, config: AblationStageConfig) -> dict[str, NDArray[np.float64]]:

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 
+from mneme.zeta.reading_config import KEPT  # the middle 81 % of each matrix
 from mneme.zeta.unfold import heights_of
 
 Floats = NDArray[np.float64]
 Surrogate = Literal["gue", "shuffled", "scrambled"]
 ORDER = 4096  # order of each random matrix; sterf costs O(n^2), so larger ones cost more a spacing
-KEPT = 13 * 256  # spacings kept of each, the middle 81 %: joints fall between windows of 256
 BLOCK = 16 * 256  # spacings whose phases are drawn together: the primes' frequencies drift < .3 %
 ROUNDS = 100  # of IAAFT, which stops where rank order no longer changes
 
