@@ -42,7 +42,7 @@ def training_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
                 style = DASHES[0] if run in FOCUS else DASHES[1 + place % 5]
                 axis.plot(steps, values, color=color, linestyle=style, linewidth=1.6, label=run)
         dress(axis, title=title, x="optimiser step", y=y)
-    legend(axes[0], *axes[1:], loc="upper right", fontsize=SMALL, ncols=2)
+    legend(axes[0], *axes[1:], loc="center", fontsize=SMALL, ncols=2)
     return settled(figure)
 
 
