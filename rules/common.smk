@@ -29,6 +29,7 @@ wildcard_constraints:
     backbone="[^/]+",
     run="[a-z0-9_]+",
     mixer="[a-z0-9_]+",
+    system="[a-z]+",
 
 
 def params_of(name, block, **further):
@@ -38,14 +39,18 @@ def params_of(name, block, **further):
 
 def lineage(name):
     """Return the hash over the code of a rule and of all rules upstream of it."""
-    absent = () if EMBEDDED else (lineages.CONVERT,)
-    return lineages.lineage_of(name, SCRIPTS, NEEDS, absent=absent)
+    return lineages.lineage_of(name, SCRIPTS, NEEDS, absent=[] if EMBEDDED else [lineages.CONVERT])
+
+
+def lineage_params(name, block):
+    """Return the params of a rule that makes a headline file."""
+    return params_of(name, block, lineage=lineage(name))
 
 
 def headline_params(name, block):
     """Return the params of a rule that makes a headline file of the chosen backbone."""
     named = {"key": BACKBONE, "name": SETTINGS.chosen.name, "revision": SETTINGS.chosen.revision}
-    return params_of(name, block, lineage=lineage(name), backbone=canonical(named))
+    return {**lineage_params(name, block), "backbone": canonical(named)}
 
 
 def result(path):
@@ -58,10 +63,11 @@ def resource(path):
     return f"{SETTINGS.resources}/{path}"
 
 
-def figure(phase, room):
-    """Return the figure of a phase, with its caption for `snakemake --report`."""
+def pictures(phase, room):
+    """Return the figure of a phase in both forms, with its caption for `snakemake --report`."""
     caption = Path(workflow.basedir) / "workflow" / "report" / f"{phase}.rst"
-    return report(result(f"{phase}.svg"), caption=str(caption), category=room)
+    svg = report(result(f"{phase}.svg"), caption=str(caption), category=room)
+    return {"svg": svg, "png": result(f"{phase}.png")}
 
 
 def backbone_files():

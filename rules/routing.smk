@@ -182,8 +182,7 @@ rule routing_adapters:
         histories=expand(rules.routing_adapter_fit.output.histories, run=ADAPTER_RUNS),
     output:
         result("adapters.json"),
-        svg=figure("adapters", "routing"),
-        png=result("adapters.png"),
+        **pictures("adapters", "routing"),
     log:
         result("logs/routing_adapters.log"),
     conda:
@@ -201,8 +200,7 @@ rule routing_mixer:
         known=PATHS.adapter_seeds(ROUTING.adapters.headline, "losses.json")[0],
     output:
         result("mixer.json"),
-        svg=figure("mixer", "routing"),
-        png=result("mixer.png"),
+        **pictures("mixer", "routing"),
     log:
         result("logs/routing_mixer.log"),
     conda:
@@ -219,8 +217,7 @@ rule hysteresis:
         original=rules.routing_original.output[0],
     output:
         result("hysteresis.json"),
-        svg=figure("hysteresis", "routing"),
-        png=result("hysteresis.png"),
+        **pictures("hysteresis", "routing"),
     log:
         result("logs/hysteresis.log"),
     conda:
@@ -237,8 +234,7 @@ rule fatigue:
         original=rules.routing_original.output[0],
     output:
         result("fatigue.json"),
-        svg=figure("fatigue", "routing"),
-        png=result("fatigue.png"),
+        **pictures("fatigue", "routing"),
     log:
         result("logs/fatigue.log"),
     conda:

@@ -2,19 +2,12 @@
 
 needs   nothing but a processor: the zeros are computed
 makes   zeros.json mdn.json slot_ablation.json diagnostics.json kernel.json statistics.json, figures
-steps   zeros -> zeta_prepare (a system)
-              -> zeta_fit (a run), zeta_primes_fit (a run)
-              -> zeta_measure, zeta_primes_measure; zeta_references, zeta_floor -> mdn
-              -> slot_ablation, diagnostics, kernel, statistics
+steps   zeros -> zeta_prepare (a system) -> zeta_fit, zeta_primes_fit (a run) -> zeta_*measure
+        -> mdn (beside zeta_references, zeta_floor), slot_ablation, diagnostics, kernel, statistics
 """
 
-ZETA = SETTINGS.zeta
-ZETA_PATHS = ZetaPaths(
-    results=SETTINGS.results, runs=dict(sorted(ZETA.runs.items())), seeds=ZETA.seeds
-)
-ZETA_BLOCKS = zeta_blocks(ZETA, ZETA_PATHS)
-TRANSFORMERS = "|".join(ZETA_PATHS.transformer_runs) or "none"
-PHASES = "|".join(ZETA_PATHS.phase_runs) or "none"
+ZETA_PATHS = ZetaPaths(results=SETTINGS.results, runs=SETTINGS.zeta.runs, seeds=SETTINGS.zeta.seeds)
+ZETA_BLOCKS = zeta_blocks(SETTINGS.zeta, ZETA_PATHS)
 
 
 rule zeros:
@@ -25,9 +18,9 @@ rule zeros:
         result("logs/zeros.log"),
     conda:
         ENV
-    threads: ZETA.zeros.threads
+    threads: SETTINGS.zeta.zeros.threads
     params:
-        **headline_params("zeros", ZETA_BLOCKS["zeros"]),
+        **lineage_params("zeros", ZETA_BLOCKS["zeros"]),
     script:
         "../workflow/scripts/zeros.py"
 
@@ -39,8 +32,6 @@ rule zeta_prepare:
         ZETA_PATHS.step("prepare", "{system}.npz"),
     log:
         result("logs/zeta_prepare/{system}.log"),
-    wildcard_constraints:
-        system="|".join(ZETA_PATHS.systems),
     conda:
         ENV
     params:
@@ -53,13 +44,11 @@ rule zeta_fit:
     input:
         series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
     output:
-        weights=ZETA_PATHS.seeded("fit", "{run}", "model.safetensors"),
-        last=ZETA_PATHS.seeded("fit", "{run}", "last.safetensors"),
-        histories=ZETA_PATHS.seeded("fit", "{run}", "history.json"),
+        **ZETA_PATHS.fitted("{run}"),
     log:
         result("logs/zeta_fit/{run}.log"),
     wildcard_constraints:
-        run=TRANSFORMERS,
+        run="|".join(ZETA_PATHS.transformer_runs),
     conda:
         ENV
     threads: SETTINGS.threads
@@ -75,13 +64,11 @@ rule zeta_primes_fit:
     input:
         series=lambda wildcards: ZETA_PATHS.series(wildcards.run),
     output:
-        weights=ZETA_PATHS.seeded("fit", "{run}", "model.safetensors"),
-        last=ZETA_PATHS.seeded("fit", "{run}", "last.safetensors"),
-        histories=ZETA_PATHS.seeded("fit", "{run}", "history.json"),
+        **ZETA_PATHS.fitted("{run}"),
     log:
         result("logs/zeta_primes_fit/{run}.log"),
     wildcard_constraints:
-        run=PHASES,
+        run="|".join(ZETA_PATHS.phase_runs),
     conda:
         ENV
     threads: SETTINGS.threads
@@ -102,7 +89,7 @@ rule zeta_measure:
     log:
         result("logs/zeta_measure/{run}.log"),
     wildcard_constraints:
-        run=TRANSFORMERS,
+        run="|".join(ZETA_PATHS.transformer_runs),
     conda:
         ENV
     threads: SETTINGS.threads
@@ -123,7 +110,7 @@ rule zeta_primes_measure:
     log:
         result("logs/zeta_primes_measure/{run}.log"),
     wildcard_constraints:
-        run=PHASES,
+        run="|".join(ZETA_PATHS.phase_runs),
     conda:
         ENV
     threads: SETTINGS.threads
@@ -143,8 +130,6 @@ rule zeta_references:
         facts=ZETA_PATHS.step("references", "{system}", "facts.json"),
     log:
         result("logs/zeta_references/{system}.log"),
-    wildcard_constraints:
-        system="|".join(ZETA_PATHS.systems),
     conda:
         ENV
     params:
@@ -175,16 +160,14 @@ rule mdn:
         floor=rules.zeta_floor.output[0],
     output:
         result("mdn.json"),
-        svg=figure("mdn", "zeta"),
-        png=result("mdn.png"),
-        training_svg=figure("mdn_training", "zeta"),
-        training_png=result("mdn_training.png"),
+        *pictures("mdn_training", "zeta").values(),
+        **pictures("mdn", "zeta"),
     log:
         result("logs/mdn.log"),
     conda:
         ENV
     params:
-        **headline_params("mdn", ZETA_BLOCKS["mdn"]),
+        **lineage_params("mdn", ZETA_BLOCKS["mdn"]),
     script:
         "../workflow/scripts/mdn.py"
 
@@ -193,12 +176,10 @@ rule slot_ablation:
     input:
         series=ZETA_PATHS.step("prepare", "zeta.npz"),
         weights=ZETA_PATHS.of("fit", ZETA_PATHS.slot_runs, "model.safetensors"),
-        measures=ZETA_PATHS.of("measure", ZETA_PATHS.slot_runs, "windows.npz"),
-        without=ZETA_PATHS.of("measure", [ZETA_PATHS.without], "windows.npz"),
+        measures=ZETA_PATHS.of("measure", ZETA_PATHS.ablation_runs, "windows.npz"),
     output:
         result("slot_ablation.json"),
-        svg=figure("slot_ablation", "zeta"),
-        png=result("slot_ablation.png"),
+        **pictures("slot_ablation", "zeta"),
     log:
         result("logs/slot_ablation.log"),
     conda:
@@ -207,7 +188,7 @@ rule slot_ablation:
     resources:
         gpu=1,
     params:
-        **headline_params("slot_ablation", ZETA_BLOCKS["slot_ablation"]),
+        **lineage_params("slot_ablation", ZETA_BLOCKS["slot_ablation"]),
     script:
         "../workflow/scripts/slot_ablation.py"
 
@@ -218,8 +199,7 @@ rule diagnostics:
         weights=ZETA_PATHS.of("fit", ZETA_PATHS.slot_runs, "model.safetensors"),
     output:
         result("diagnostics.json"),
-        svg=figure("diagnostics", "zeta"),
-        png=result("diagnostics.png"),
+        **pictures("diagnostics", "zeta"),
     log:
         result("logs/diagnostics.log"),
     conda:
@@ -228,7 +208,7 @@ rule diagnostics:
     resources:
         gpu=1,
     params:
-        **headline_params("diagnostics", ZETA_BLOCKS["diagnostics"]),
+        **lineage_params("diagnostics", ZETA_BLOCKS["diagnostics"]),
     script:
         "../workflow/scripts/diagnostics.py"
 
@@ -239,8 +219,7 @@ rule kernel:
         weights=ZETA_PATHS.of("fit", ZETA_PATHS.kernel_runs, "model.safetensors"),
     output:
         result("kernel.json"),
-        svg=figure("kernel", "zeta"),
-        png=result("kernel.png"),
+        **pictures("kernel", "zeta"),
     log:
         result("logs/kernel.log"),
     conda:
@@ -249,7 +228,7 @@ rule kernel:
     resources:
         gpu=1,
     params:
-        **headline_params("kernel", ZETA_BLOCKS["kernel"]),
+        **lineage_params("kernel", ZETA_BLOCKS["kernel"]),
     script:
         "../workflow/scripts/kernel.py"
 
@@ -260,13 +239,12 @@ rule statistics:
         measures=ZETA_PATHS.rolled(),
     output:
         result("statistics.json"),
-        svg=figure("statistics", "zeta"),
-        png=result("statistics.png"),
+        **pictures("statistics", "zeta"),
     log:
         result("logs/statistics.log"),
     conda:
         ENV
     params:
-        **headline_params("statistics", ZETA_BLOCKS["statistics"]),
+        **lineage_params("statistics", ZETA_BLOCKS["statistics"]),
     script:
         "../workflow/scripts/statistics.py"

@@ -231,6 +231,20 @@ def test_how_a_trace_is_read_does_not_trace_anew(clone, setting):
     assert not {"routing_prepare", "routing_mixer_fit", "routing_trace"} & rules
 
 
+def test_neither_network_nor_published_figures_nor_backbone_make_the_zeros_anew(clone, edit):
+    series = {"zeros", "zeta_prepare", "zeta_references", "zeta_floor"}
+    for name in ("model", "published"):
+        edit(f"src/mneme/zeta/{name}.py", append("\nEDITED = 1\n"))
+    rules = {job.rule for job in clone.jobs()}
+    assert {"zeta_fit", "mdn"} <= rules
+    assert not series & rules
+    for name in ("model", "published"):
+        edit(f"src/mneme/zeta/{name}.py", lambda text: text.replace("\nEDITED = 1\n", ""))
+    rules = {job.rule for job in clone.jobs(*SMOKE, "--config", "backbone=gpt2")}
+    assert "model_load" in rules
+    assert not {rule for rule in rules if rule.startswith(("zeta", "zeros", "mdn"))}
+
+
 def test_reordering_and_commenting_the_settings_rerun_nothing(clone, edit):
     def turned(value):
         if isinstance(value, dict):

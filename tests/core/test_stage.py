@@ -100,8 +100,8 @@ def test_torch_is_resolved_and_named(run):
         (
             "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried ...')",
             {},
-            "CUDA is out of memory: lower routing.protocol.batch, routing.calibration.batch, "
-            "routing.prepare.calibration_chunks, or batch and tokens of routing.adapters.runs",
+            "CUDA is out of memory: in room routing lower routing.protocol.batch, "
+            "routing.calibration.batch, routing.prepare.calibration_chunks, or batch and tokens",
         ),
     ],
 )

@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from zeta_runs import run_of, series_of
 
-from mneme.zeta.prepare import (
-    placed,
-    prepare_series,
-    reading_material,
-    split_of,
-    training_material,
-)
+from mneme.zeta.material import reading_material, training_material
+from mneme.zeta.prepare import prepare_series
 from mneme.zeta.reading_config import PrepareConfig
+from mneme.zeta.windows import placed, split_of
 
 WINDOW = 16
 ZEROS = series_of(6000)["heights"]

@@ -13,13 +13,13 @@ from zeta_runs import CARRY, run_of, series_of
 from mneme.core.seeds import torch_generator
 from mneme.zeta.ablation import ablate
 from mneme.zeta.ablation_config import AblationConfig
+from mneme.zeta.material import reading_material
 from mneme.zeta.network import build_network
-from mneme.zeta.prepare import reading_material
+from mneme.zeta.published import figures_by_run
 from mneme.zeta.reading_config import MdnConfig
 from mneme.zeta.slot_stages import (
     AblationStageConfig,
     cut_run,
-    published_by_run,
     resampling,
     retrained,
     trained_networks,
@@ -212,7 +212,7 @@ def test_published_figures_are_sorted_by_run():
         "bands.eff_percent": [0, 1],
         "goal.rollout_effect": 5.0,
     }
-    assert published_by_run(document) == {
-        "v1": {"eff_percent": 3.45, "rollout_effect": 0.16},
+    assert figures_by_run(document) == {
+        "v1": {"eff_percent": 3.45, "rollout_effect": 0.16, "mem_entropy": 2.0},
         "e1": {"eff_percent": 2.39},
     }

@@ -6,11 +6,12 @@ from mneme.core.stage import stage
 from mneme.report.diagnostics import diagnostics_figure
 from mneme.zeta.diagnostics import diagnose
 from mneme.zeta.diagnostics_report import diagnostics_block
+from mneme.zeta.material import reading_material
 from mneme.zeta.paths import by_run
-from mneme.zeta.prepare import reading_material, split_of
 from mneme.zeta.published import PUBLISHED
 from mneme.zeta.slot_stages import FOCUS, DiagnosticsStageConfig, resampling, trained_networks
 from mneme.zeta.window_set import WindowSet
+from mneme.zeta.windows import split_of
 
 with stage(snakemake) as job:
     config = job.settings(DiagnosticsStageConfig, where="zeta")

@@ -7,10 +7,11 @@ from mneme.core.stage import stage
 from mneme.report.kernel import kernel_figure
 from mneme.zeta.kernel import attention_profile
 from mneme.zeta.kernel_report import kernel_block
+from mneme.zeta.material import reading_material
 from mneme.zeta.paths import by_run
-from mneme.zeta.prepare import reading_material, split_of
 from mneme.zeta.published import PUBLISHED
 from mneme.zeta.slot_stages import KERNEL_FOCUS, KernelRuleConfig, resampling, trained_networks
+from mneme.zeta.windows import split_of
 
 with stage(snakemake) as job:
     config = job.settings(KernelRuleConfig, where="zeta")

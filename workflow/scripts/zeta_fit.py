@@ -6,7 +6,7 @@ from mneme.core import checkpoints
 from mneme.core.artefacts import read_arrays, write_json, write_tensors
 from mneme.core.stage import stage
 from mneme.zeta.fit import fit
-from mneme.zeta.prepare import training_material
+from mneme.zeta.material import training_material
 from mneme.zeta.stages import FitStageConfig
 
 with stage(snakemake) as job:

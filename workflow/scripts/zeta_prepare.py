@@ -2,7 +2,8 @@
 
 from mneme.core.artefacts import read_arrays, write_arrays
 from mneme.core.stage import stage
-from mneme.zeta.prepare import PrepareConfig, prepare_series
+from mneme.zeta.prepare import prepare_series
+from mneme.zeta.reading_config import PrepareConfig
 
 with stage(snakemake) as job:
     config = job.settings(PrepareConfig, where="zeta.prepare")

@@ -7,10 +7,10 @@ from mneme.zeta.prime_stages import PrimesMeasureConfig, read_primes, reopened
 
 with stage(snakemake) as job:
     config = job.settings(PrimesMeasureConfig, where="zeta")
-    job.use_torch()
+    device = job.use_torch()
     series = read_arrays(job.input.series)
     for seed, weights, path in zip(config.seeds, job.input.weights, job.output, strict=True):
-        net = reopened(config, read_tensors(weights))
+        net = reopened(config, read_tensors(weights)).to(device)
         generator = torch_generator(seed, "rollout")
         readings = read_primes(net, series, config, generator=generator)
         nll = readings["nll_WT"].mean()

@@ -3,9 +3,8 @@
 from mneme.core.artefacts import read_arrays, write_arrays, write_json
 from mneme.core.stage import stage
 from mneme.zeta.gather import flatten, references_of
-from mneme.zeta.prepare import placed
 from mneme.zeta.stages import ReferenceStageConfig
-from mneme.zeta.windows import split_windows, window_count
+from mneme.zeta.windows import placed, split_windows, window_count
 
 with stage(snakemake) as job:
     config = job.settings(ReferenceStageConfig, where="zeta.references")

@@ -212,8 +212,9 @@ def _sentence(error: Exception) -> str | None:
         return str(ArtefactError("no space left on the disk: free some space and run again"))
     if type(error).__name__ == "OutOfMemoryError":
         return (
-            "CUDA is out of memory: lower routing.protocol.batch, routing.calibration.batch, "
-            "routing.prepare.calibration_chunks, or batch and tokens of routing.adapters.runs, "
-            "or set the backbone's dtype to bfloat16"
+            "CUDA is out of memory: in room routing lower routing.protocol.batch, "
+            "routing.calibration.batch, routing.prepare.calibration_chunks, or batch and tokens of "
+            "routing.adapters.runs, or set the backbone's dtype to bfloat16; in room zeta lower "
+            "zeta.training.batch, zeta.slot_ablation.rows or zeta.diagnostics.rows"
         )
     return None

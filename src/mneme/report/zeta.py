@@ -317,7 +317,10 @@ def _horizon(axis: Axes, runs: Runs, references: Sequence[str], key: str, title:
             line = _drawn(curve[key], curve["horizon"])
             draw_line(axis, line, color=color, linewidth=1.8, label=_label(run))
     words = {"err_step": "mean |error| per step", "err_cum": "|sum of predictions − truth|"}
-    axis.set_ylim(bottom=0)
+    if key == "err_cum":  # from a thousandth of a spacing to several
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
     dress(
         axis,
         title=title,

@@ -39,6 +39,16 @@ class ZetaPaths:
         """Return the series of spacings that a run is trained on."""
         return self.step("prepare", f"{self.runs[run].system}.npz")
 
+    def __post_init__(self) -> None:
+        """Sort the runs: a reordered YAML file must move no file in any list."""
+        object.__setattr__(self, "runs", dict(sorted(self.runs.items())))
+
+    def fitted(self, run: str) -> dict[str, list[str]]:
+        """Return what a fit leaves for every seed: best and last weights, and how it went."""
+        names = {"weights": "model", "last": "last"}
+        files = {key: self.seeded("fit", run, f"{name}.safetensors") for key, name in names.items()}
+        return {**files, "histories": self.seeded("fit", run, "history.json")}
+
     @property
     def systems(self) -> list[str]:
         """Return the systems that the runs need, the zeros' own first."""
@@ -59,6 +69,11 @@ class ZetaPaths:
         """Return the runs whose memory slots can be cut, on the zeros."""
         runs = self.runs.items()
         return [name for name, r in runs if r.arm in SLOT_ARMS and r.system == "zeta"]
+
+    @property
+    def ablation_runs(self) -> list[str]:
+        """Return the slot runs and the one without memory that they are compared with."""
+        return [self.without, *self.slot_runs]
 
     @property
     def kernel_runs(self) -> list[str]:

@@ -17,11 +17,12 @@ from torch import Tensor
 from mneme.core.config import require
 from mneme.nn.onednn import OneDNNLinear
 from mneme.zeta.config import PredictConfig, RunConfig
+from mneme.zeta.material import reading_material
 from mneme.zeta.measure import ROLLOUT_CONTEXT, SOURCE_CONTEXT, mixture_scores
 from mneme.zeta.mixture import Mixture
 from mneme.zeta.network import Material, Network
-from mneme.zeta.prepare import Arrays, placed, reading_material, split_of
 from mneme.zeta.rollout import ensemble, rollout
+from mneme.zeta.windows import Arrays, placed, split_of
 
 ROWS = 64
 """Windows a pass."""

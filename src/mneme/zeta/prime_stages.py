@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mneme.zeta.config import PredictConfig, RunConfig
 from mneme.zeta.measure import ROLLOUT_CONTEXT, SOURCE_CONTEXT, mixture_scores
-from mneme.zeta.prepare import Arrays, placed, split_of
 from mneme.zeta.prime_config import PrimesConfig, WindowPrimesConfig
 from mneme.zeta.prime_fit import PrimeData, predict, prime_data, readable_windows
 from mneme.zeta.prime_net import PrimeNet
@@ -21,6 +20,7 @@ from mneme.zeta.prime_rollout import prime_rollout
 from mneme.zeta.prime_rows import Phases
 from mneme.zeta.prime_window import window_data
 from mneme.zeta.unfold import TURN, level_of
+from mneme.zeta.windows import Arrays, placed, split_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from context 100. An undefined value is None beside a `<address>_reason`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _MDN = {
@@ -69,8 +70,17 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "mdn": _MDN,
     "slot_ablation": _SLOT_ABLATION,
     "diagnostics": _DIAGNOSTICS,
-    "zeros": {"document": {"count": 2_000_000}},
     "statistics": {},
     "kernel": {},
 }
 """`statistics` and `kernel` are goals in the document, without a figure."""
+
+
+def figures_by_run(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return run -> metric -> figure, out of addresses `<run>.<metric>`, for figures to mark."""
+    found: dict[str, dict[str, Any]] = {}
+    for address, value in document.items():
+        run, _, metric = address.partition(".")
+        if "." not in metric and run not in ("bands", "goal", "typical"):
+            found.setdefault(run, {})[metric] = value
+    return found

@@ -20,11 +20,12 @@ from mneme.zeta.ablation_config import AblationConfig, DiagnosticsConfig, Kernel
 from mneme.zeta.ablation_report import Ablated, Resampling, Retrained
 from mneme.zeta.carry_config import CarryConfig
 from mneme.zeta.config import CARRY_ARMS, ModelConfig, RunConfig
+from mneme.zeta.material import reading_material
 from mneme.zeta.measure import window_metrics
 from mneme.zeta.network import Network, build_network
-from mneme.zeta.prepare import reading_material, split_of
 from mneme.zeta.scores import MdnConfig
 from mneme.zeta.window_set import WindowSet
+from mneme.zeta.windows import split_of
 
 Arrays = Mapping[str, NDArray]
 FOCUS = ("v1", "e2", "e1")
@@ -170,13 +171,3 @@ def _scores(arrays: Arrays, config: AblationStageConfig) -> dict[str, NDArray[np
     horizons = tuple(sorted(config.ablation.horizons))
     found = window_metrics(kept, horizons=horizons)
     return {name: found[name] for name in ("nll", *(f"err_step@{h}" for h in horizons))}
-
-
-def published_by_run(document: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """Return run -> metric -> the source's figure, out of addresses `<run>.<metric>`."""
-    found: dict[str, dict[str, object]] = {}
-    for address, value in document.items():
-        run, _, metric = address.partition(".")
-        if metric in ("eff_percent", "rollout_effect") and not run.startswith(("bands", "goal")):
-            found.setdefault(run, {})[metric] = value
-    return found

@@ -9,14 +9,18 @@ new.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mneme.zeta.config import RunConfig
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Arrays = Mapping[str, NDArray]
 BLOCKS = 20
 """Held-out blocks of each kind under `interpolation`, where there are windows enough."""
 
@@ -113,3 +117,14 @@ def shifted(series: Floats, indices: Ints, window: int, *, stride: int) -> Float
         )
     ends = indices[:, None] * window + stride * np.arange(1, window // stride + 1)
     return series[ends[..., None] - window + np.arange(window)]
+
+
+def split_of(series: Arrays, run: RunConfig, window: int) -> Split:
+    """Split the windows of a series as a run asks."""
+    count = window_count(len(series["spacings"]), window)
+    return split_windows(count, run.split, share=run.share)
+
+
+def placed(series: Arrays, split: Split, window: int) -> dict[str, NDArray]:
+    """Return which windows were read and where they lie: `windows_W` and `heights_W`."""
+    return {"windows_W": split.test, "heights_W": series["heights"][split.test * window]}
