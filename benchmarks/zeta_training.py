@@ -6,7 +6,7 @@ everything as torch runs it. Both hold the same weights: loss and gradients are 
 step is forward, mixture likelihood, backward, clipping, fused AdamW on 32 windows of 255
 spacings. `ours` runs as the pipeline runs it (linear layers through oneDNN); `ours_mkl` does not;
 `ours_rope` has rotary positions instead of learned ones; `ours_prefix` reads 8 slots besides;
-`ours_distance` turns values by distance and embeds 64 lags.
+`ours_distance` turns values by distance.
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ class Plain(nn.Module):
         return self
 
 
-def ours(
-    shape: tuple[int, int, int], *, arm: Any = "none", position: str, lags: int = 1
-) -> SpacingMDN:
+def ours(shape: tuple[int, int, int], *, arm: Any = "none", position: str) -> SpacingMDN:
     layers, width, heads = shape
     config = ModelConfig(
         layers=layers,
@@ -97,7 +95,7 @@ def ours(
     )
     generator = torch_generator(0, "benchmark")
     return SpacingMDN(
-        config, arm=arm, position=position, slot_id=False, extra=0, generator=generator, lags=lags
+        config, arm=arm, position=position, slot_id=False, extra=0, generator=generator
     )
 
 
@@ -131,7 +129,7 @@ def sides_of(shape: tuple[int, int, int], x: Tensor, y: Tensor) -> dict[str, Any
     }
     others = {"ours_mkl": ours(shape, position="learned"), "ours": learned}
     others["ours_rope"] = ours(shape, position="rope")
-    others["ours_distance"] = ours(shape, position="distance", lags=64)
+    others["ours_distance"] = ours(shape, position="distance")
     others["ours_prefix"] = ours(shape, arm="prefix", position="rope")
     for name, model in others.items():
         made[name] = model, stepper(model, likelihood(model), onednn=name != "ours_mkl")

@@ -20,7 +20,7 @@ def config_of(**changes):
     return ModelConfig(**{**values, "scale_floor": 1e-3, **changes})
 
 
-def model_of(arm, *, position="rope", slot_id=None, extra=0, seed=0, lags=None, **changes):
+def model_of(arm, *, position="rope", slot_id=None, extra=0, seed=0, **changes):
     return SpacingMDN(
         config_of(**changes),
         arm=arm,
@@ -28,7 +28,6 @@ def model_of(arm, *, position="rope", slot_id=None, extra=0, seed=0, lags=None, 
         slot_id=arm in SLOT_ARMS if slot_id is None else slot_id,
         extra=extra,
         generator=torch_generator(seed, "model"),
-        lags=lags or (4 if position == "distance" else 1),
     )
 
 

@@ -431,4 +431,4 @@ def test_cuda_out_of_memory_names_the_keys_to_lower(job, tmp_path, monkeypatch):
         runpy.run_path(str(SCRIPT), init_globals={"snakemake": job})
     errors = [line for line in Path(job.log[0]).read_text().splitlines() if "ERROR" in line]
     assert len(errors) == 1
-    assert "CUDA is out of memory: lower" in errors[0]
+    assert "CUDA is out of memory: in room routing lower routing.protocol.batch" in errors[0]

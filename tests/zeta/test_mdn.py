@@ -12,7 +12,7 @@ import pytest
 from mneme.core.seeds import numpy_generator
 from mneme.stats.blocks import block_mean
 from mneme.zeta.mdn import FLOOR_RUN, floor_block, mdn_runs
-from mneme.zeta.published import PUBLISHED
+from mneme.zeta.published import PUBLISHED, figures_by_run
 from mneme.zeta.scores import MdnConfig, MeasuredRun, curves, score
 from mneme.zeta.sine_process import Estimate, Floor
 
@@ -266,3 +266,15 @@ def test_published_figures_are_strict_json_with_reasons():
                 assert value is not None or figures[f"{address}_reason"]
     assert PUBLISHED["mdn"]["document"]["e0.nll"] == -0.5721
     assert PUBLISHED["slot_ablation"]["document"]["v1.eff_percent"] == 3.45
+
+
+def test_the_figure_marks_what_the_source_published():
+    told = PUBLISHED["mdn"]
+    marks = figures_by_run(told["document"] | told["code"])
+    assert {run: marks[run]["nll"] for run in ("e0", "v1", "e1", "e2")} == {
+        "e0": -0.5721,
+        "v1": -0.4413,
+        "e1": -0.3793,
+        "e2": -0.3840,
+    }
+    assert "typical" not in marks

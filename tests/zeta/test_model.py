@@ -224,28 +224,7 @@ def test_outside_arms_are_a_plain_stream_with_features():
     assert carry(x, extra_BTF=f).memory_BMD is None
 
 
-# --- what the embedding reads, and distances
-
-
-def test_lags_reach_back_exactly_so_far():
-    """With nothing but the embedding and the MLPs, a spacing moves its next G - 1 positions."""
-    model, x, t = model_of("none", lags=5).double(), spacings(), 10
-    with torch.no_grad():
-        for block in model.blocks:
-            block.attention.out.weight.zero_()
-    before = flat(model(x).mixture)
-    x[:, t] += 0.5
-    moved = (flat(model(x).mixture) - before).abs().amax((0, 2)) > 1e-9
-    assert moved.nonzero().flatten().tolist() == [10, 11, 12, 13, 14]
-
-
-@pytest.mark.parametrize("lags", [1, 2, 6, 32])
-def test_lags_survive_the_cache(lags):
-    model, x = model_of("none", lags=lags).double(), spacings()
-    cache = model.empty_cache()
-    pieces = [flat(model(x[:, s], cache=cache).mixture) for s in (slice(0, 2), slice(2, 31))]
-    whole = flat(model(x).mixture)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-12, rtol=0)
+# --- distances
 
 
 def test_only_differences_of_height_enter():
@@ -293,8 +272,6 @@ def test_mistakes_are_named():
         model_of("none", position="distance")(spacings(dtype=torch.float32))
     with pytest.raises(ConfigError, match="level_B"):
         model_of("none")(spacings(dtype=torch.float32), level_B=torch.full((3,), 12.0))
-    with pytest.raises(ConfigError, match="lags"):
-        model_of("none", lags=33)
     with pytest.raises(ConfigError, match="slots"):
         model_of("none")(spacings(dtype=torch.float32), slots=cut(3))
 

@@ -32,8 +32,6 @@ class KVCache:
     """Keys and values of each block, (B, N, >= length, E)."""
     reading: tuple[Tensor, Tensor] | None = None
     """Running sums of slots that read the data (`memory.Reader`)."""
-    recent_BT: Tensor | None = None
-    """The last spacings less 1, for an embedding that reads several."""
     at_B: Tensor | None = None
     """Where the last zero lies in t, counted from the first (position coding `distance`)."""
 
@@ -65,12 +63,9 @@ class KVCache:
             return first, second
 
         reading = None if self.reading is None else rows(self.reading)
-        recent, at = (
-            None if t is None else t.repeat_interleave(times, dim=0)
-            for t in (self.recent_BT, self.at_B)
-        )
+        at = None if self.at_B is None else self.at_B.repeat_interleave(times, dim=0)
         layers = [rows(pair) for pair in self.layers]
-        return KVCache(self.capacity, self.length, layers, reading, recent, at)
+        return KVCache(self.capacity, self.length, layers, reading, at)
 
 
 class Rotary(nn.Module):

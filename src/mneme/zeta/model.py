@@ -1,7 +1,6 @@
 """SpacingMDN: a causal transformer over spacings with a Gaussian-mixture head and memory arms.
 
-Legend: B batch, T position, D width, K mixture components, M slots, F extra features, N heads,
-G lags.
+Legend: B batch, T position, D width, K mixture components, M slots, F extra features, N heads.
 """
 
 from __future__ import annotations
@@ -55,8 +54,6 @@ class SpacingMDN(nn.Module):
         Features F per position from outside, 0 = none.
     generator : torch.Generator
         Source of every initial weight; the global generator is neither read nor moved.
-    lags : int
-        Spacings that the embedding of a position reads, its own included; 1 is the source's model.
 
     Raises
     ------
@@ -73,12 +70,10 @@ class SpacingMDN(nn.Module):
         slot_id: bool,
         extra: int,
         generator: torch.Generator,
-        lags: int = 1,
     ) -> None:
         super().__init__()
         has_slots = arm in SLOT_ARMS
         require(position in POSITIONS, "position", f"one of {', '.join(POSITIONS)}", position)
-        require(1 <= lags <= config.window, "lags", "1..window", lags)
         require(has_slots or not slot_id, "slot_id", f"false without slots (arm {arm})", slot_id)
         outside = arm in ("carry", "primes", "oracle")
         require(extra >= (1 if outside else 0), "extra", f"given to arm {arm}", extra)
@@ -86,10 +81,9 @@ class SpacingMDN(nn.Module):
         width, heads = config.width, config.heads
         self.prefix = config.slots if arm == "prefix" else 0
         self.positions = config.window + self.prefix
-        self.lags, self.distance = lags, position == "distance"
+        self.distance = position == "distance"
         rotary = None if position == "learned" else Rotary(width // heads, self.positions)
         self.embed = nn.utils.skip_init(nn.Linear, 1, width)
-        self.stem = _bare(lags - 1, width) if lags > 1 else None
         self.place = None if rotary else nn.Parameter(torch.empty(self.positions, width))
         self.features = _bare(extra, width) if extra else None
         self.blocks = nn.ModuleList(
@@ -163,7 +157,7 @@ class SpacingMDN(nn.Module):
         past = 0 if cache is None else cache.length
         told = self.prefix and past  # slots in front have been read; their keys are in the cache
         vectors = None if self.bank is None or told else self.bank(batch, slots)
-        x = self._embed(spacings_BT, extra_BTF, cache)
+        x = self._embed(spacings_BT, extra_BTF)
         at_BT = None if level_B is None else _places(spacings_BT, level_B, cache)
         if self.prefix and past == 0:
             assert vectors is not None
@@ -191,20 +185,9 @@ class SpacingMDN(nn.Module):
                 raw = raw + self.shortcut(extra_BTF.to(kind))
         return Mixture.of(raw, scale_floor=self.config.scale_floor)
 
-    def _embed(
-        self, spacings_BT: Tensor, extra_BTF: Tensor | None, cache: KVCache | None
-    ) -> Tensor:
-        """Return the stream before the first block, from a position's spacing and earlier ones."""
-        z_BT = spacings_BT - 1
-        x = self.embed(z_BT[..., None])
-        if self.stem is not None:
-            before = self.lags - 1
-            known = None if cache is None else cache.recent_BT
-            known = z_BT.new_zeros(len(z_BT), before) if known is None else known
-            z_BT = torch.cat([known, z_BT], dim=1)
-            x = x + self.stem(z_BT[:, :-1].unfold(1, before, 1))
-            if cache is not None:
-                cache.recent_BT = z_BT[:, -before:]
+    def _embed(self, spacings_BT: Tensor, extra_BTF: Tensor | None) -> Tensor:
+        """Return the stream before the first block, from each position's own spacing."""
+        x = self.embed((spacings_BT - 1)[..., None])
         return x if self.features is None else x + self.features(extra_BTF)
 
     def _stream(
