@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+TEST_PROCESSES ?= 2
 SIZE ?=
 
 BIN := $(VENV)/bin
@@ -33,7 +34,7 @@ smoke: $(STAMP)
 	$(MAKE) run SIZE=smoke
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not slurm"
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m "not slow and not gpu and not slurm"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
