@@ -26,6 +26,7 @@ PLAIN = {
     "drift_batch": 4,
     "drift_schedule": "constant",
     "slot_dropout": 0.0,
+    "without_slot": None,
     "split": "height",
     "share": 1.0,
     "control_of": None,

@@ -96,7 +96,11 @@ def measured_on(model, windows, *, seed=0, level=None, **settings):
     return measured
 
 
-def block_of(measured, *, retrained=None):
+def lacking_of(whole, without, *, slot):
+    return Retrained(run="e0", slot=slot, whole={0: whole}, without={0: without})
+
+
+def block_of(measured, *, retrained=()):
     """Return the block of one seed (0) or of several."""
     seeds = measured if isinstance(measured, dict) else {0: measured}
     return ablation_block(
@@ -221,13 +225,17 @@ def test_a_run_that_needs_its_memory_is_worse_retrained_without(planted):
     whole = {f"err_step@{h}": error_W for h, error_W in planted.err_step_W.items()}
     whole |= {"nll": planted.nll_W, "crps": planted.nll_W}
     without = {**whole, "nll": planted.nll_W + 0.3, "err_step@4": whole["err_step@4"] * 1.03}
-    block = block_of(planted, retrained=Retrained(run="e0", whole={0: whole}, without={0: without}))
+    block = block_of(planted, retrained=[lacking_of(whole, without, slot="all")])
     rows = values(block)
     assert rows["nll_change@retrained@all"]["value"] == pytest.approx(0.3)
     assert rows["rollout_effect@retrained@all"]["value"] == pytest.approx(3.0)
     assert rows["err_step_20_change@retrained@all"]["value"] == 0.0
     assert block["verdicts"]["rollout_effect@retrained@all"] == "useful"
-    assert block["retrained_without"] == "e0"
+    assert block["retrained_without"] == {"all": "e0"}
+    single = block_of(planted, retrained=[lacking_of(whole, without, slot="2")])
+    assert values(single)["nll_change@retrained@2"] == rows["nll_change@retrained@all"] | {
+        "metric": "nll_change@retrained@2"
+    }
     assert not any("retrained" in metric for metric in values(block_of(planted)))
 
 
@@ -379,8 +387,9 @@ def test_mistakes_are_named(planted):
         ablate(model_of(), window_set(windows_of(3)[:, :30]), config=CONFIG, generator=generator)
     with pytest.raises(ValueError, match="kinds"):
         AblationConfig(**{**vars(CONFIG), "kinds": ("nothing",)})
+    lacking = Retrained(run="e0", slot="all", whole={0: {}}, without={1: {}})
     with pytest.raises(ValueError, match="no seed 0"):
-        block_of(planted, retrained=Retrained(run="e0", whole={0: {}}, without={1: {}}))
+        block_of(planted, retrained=[lacking])
     shorter = measured_on(Planted(-1.0), windows_of(8))
     with pytest.raises(ValueError, match="other windows"):
         block_of({0: planted, 1: shorter})

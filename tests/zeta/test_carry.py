@@ -339,6 +339,7 @@ def _network(*, carried: bool) -> Network:
         drift_batch=1,
         drift_schedule="constant",
         slot_dropout=0.0,
+        without_slot=None,
         split="height",
         share=1.0,
         control_of=None,

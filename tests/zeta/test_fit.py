@@ -28,6 +28,7 @@ E0 = {
     "drift_batch": 3,
     "drift_schedule": "constant",
     "slot_dropout": 0.0,
+    "without_slot": None,
     "split": "height",
     "share": 1.0,
     "control_of": None,
@@ -304,6 +305,23 @@ def test_drift_is_added_when_due(material):
     assert "drift" not in not_due
     wanted = due["nll"] + 0.1 * due["drift"]
     torch.testing.assert_close(due["loss"], wanted)
+
+
+def test_a_slot_that_never_existed_is_zero_in_training_and_reading(material, tmp_path):
+    run = run_config(**SLOTS, without_slot=1)
+    fitted_run = fitted(material, tmp_path, run=run)
+    model, rows = fitted_run.network.model, material.val
+    with torch.no_grad():
+        before = fitted_run.network(material, rows, slots=None).mixture.means
+        model.bank.slots_MD[1] += 1.0
+        model.bank.ids_MD[1] -= 3.0
+        assert torch.equal(fitted_run.network(material, rows, slots=None).mixture.means, before)
+        model.bank.slots_MD[0] += 1.0
+        assert not torch.equal(fitted_run.network(material, rows, slots=None).mixture.means, before)
+    moved = build_network(run, SIZES, carry=None, seed=0).model.bank.slots_MD
+    trained = fitted_run.last["model.bank.slots_MD"]
+    assert torch.equal(trained[1], moved[1])
+    assert not torch.equal(trained[0], moved[0])
 
 
 def test_slots_learn_more_slowly_and_do_not_decay(material):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -125,7 +126,10 @@ def test_slot_stages_are_told_of_slot_runs_and_whom_they_are_compared_with():
     assert {"v1", "e2", "readout", "film", "gating", "cross", "original"} <= slots
     for rule in ("slot_ablation", "diagnostics"):
         assert set(blocks[rule]["runs"]) == slots
-    assert blocks["slot_ablation"]["without"] == "e0"
+    assert list(blocks["slot_ablation"]["lacking"]) == ["e0"]
+    large = load(room("gpu"))
+    lacking = zeta_blocks(large, paths_of(large))["slot_ablation"]["lacking"]
+    assert sorted(lacking) == ["e0", *(f"e2_without_{slot}" for slot in range(8))]
     assert {config.runs[n].arm for n in blocks["kernel"]["runs"]} == {"none", "prefix"}
 
 
@@ -261,3 +265,11 @@ def test_settings_and_addresses_load_without_torch_and_scipy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["loaded"]
+
+
+def test_the_gpu_size_retrains_e2_without_each_of_its_slots_and_nothing_else_differs():
+    config = load(room("gpu"))
+    lacking = {r.without_slot: r for r in config.runs.values() if r.without_slot is not None}
+    assert sorted(lacking) == list(range(config.model.slots))
+    for run in lacking.values():
+        assert dataclasses.replace(run, without_slot=None, control_of=None) == config.runs["e2"]

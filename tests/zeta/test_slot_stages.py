@@ -39,8 +39,7 @@ CONFIG = AblationStageConfig(
     ablation=AblationConfig(
         kinds=("zero",), context=12, horizons=(8, 4), further_every=2, quantile_every=4, rows=64
     ),
-    without="e0",
-    plain=run_of("none"),
+    lacking={"e0": run_of("none")},
 )
 
 
@@ -159,9 +158,8 @@ MEASURES = {name: [f"{name}/3", f"{name}/1"] for name in ("e0", "far", "zulu")}
 
 
 def test_a_run_stands_beside_the_one_without_memory_seed_by_seed():
-    found = retrained(CONFIG, "zulu", MEASURES, FILES.__getitem__)
-    assert found is not None
-    assert found.run == "e0"
+    (found,) = retrained(CONFIG, "zulu", MEASURES, FILES.__getitem__)
+    assert (found.run, found.slot) == ("e0", "all")
     expected = {
         "whole": {3: (0.1, 0.01), 1: (0.2, 0.02)},
         "without": {3: (0.3, 0.03), 1: (0.4, 0.04)},
@@ -178,7 +176,7 @@ def test_a_run_stands_beside_the_one_without_memory_seed_by_seed():
 
 def test_runs_on_other_windows_are_not_set_side_by_side():
     measures = {**MEASURES, "zulu": MEASURES["far"]}
-    assert retrained(CONFIG, "zulu", measures, FILES.__getitem__) is None
+    assert retrained(CONFIG, "zulu", measures, FILES.__getitem__) == []
 
 
 @pytest.mark.parametrize(
@@ -187,19 +185,28 @@ def test_runs_on_other_windows_are_not_set_side_by_side():
         ("zulu", {"position": "learned"}),
         ("zulu", {"split": "source"}),
         ("zulu", {"share": 0.5}),
-        ("e0", {}),
     ],
 )
 def test_runs_that_differ_by_more_than_the_memory_are_not_set_side_by_side(name, changes):
-    runs = {"zulu": run_of("prefix", **changes), "e0": CONFIG.plain}
-    config = dataclasses.replace(CONFIG, runs=runs)
-    assert retrained(config, name, MEASURES, FILES.__getitem__) is None
+    config = dataclasses.replace(CONFIG, runs={"zulu": run_of("prefix", **changes)})
+    assert retrained(config, name, MEASURES, FILES.__getitem__) == []
 
 
 def test_losses_of_the_memory_are_no_other_difference():
     runs = {"zulu": run_of("prefix", drift_weight=0.1, aux="q3", aux_weight=0.1)}
     config = dataclasses.replace(CONFIG, runs=runs)
-    assert retrained(config, "zulu", MEASURES, FILES.__getitem__) is not None
+    assert len(retrained(config, "zulu", MEASURES, FILES.__getitem__)) == 1
+
+
+def test_a_run_stands_beside_those_that_lack_one_of_its_slots_and_nothing_else():
+    run = run_of("prefix", drift_weight=0.1)
+    lacking = {
+        "e0": dataclasses.replace(run, without_slot=2, control_of="zulu"),
+        "far": dataclasses.replace(run, without_slot=1, drift_weight=0.2),
+    }
+    config = dataclasses.replace(CONFIG, runs={"zulu": run}, lacking=lacking)
+    (found,) = retrained(config, "zulu", MEASURES, FILES.__getitem__)
+    assert (found.run, found.slot) == ("e0", "2")
 
 
 def test_published_figures_are_sorted_by_run():

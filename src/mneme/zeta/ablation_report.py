@@ -63,14 +63,16 @@ class Ablated:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrained:
-    """Scores of the run in question and of one trained without memory for as many steps."""
+    """Scores of the run in question and of one trained as long without one or all of its slots."""
 
     run: str
-    """Name of the run without memory."""
+    """Name of the run that lacks slots."""
+    slot: str
+    """The slot that it lacks, or `all`."""
     whole: Mapping[int, Mapping[str, Floats]]
     """Seed -> `nll`, `err_step@H` of this run, each (W,), as `measure.window_metrics` gives."""
     without: Mapping[int, Mapping[str, Floats]]
-    """The same of the run without memory, on the same windows."""
+    """The same of the run that lacks slots, on the same windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def _band(percent: float, bands: Bands) -> str:
 def ablation_block(
     seeds: Mapping[int, tuple[Ablated, ...]],
     *,
-    retrained: Retrained | None,
+    retrained: Sequence[Retrained],
     resampling: Resampling,
 ) -> dict[str, Any]:
     """Return one run's block of the headline file.
@@ -141,8 +143,8 @@ def ablation_block(
     ----------
     seeds : mapping
         Seed -> its passes as `ablation.ablate` gives them; the same windows and variants in all.
-    retrained : Retrained or None
-        What the slots are worth to a model that never had any; None where that was not trained.
+    retrained : sequence of Retrained
+        What slots are worth to models that never had them, where such were trained.
     resampling : Resampling
         Block length, resamples and generator.
 
@@ -151,13 +153,13 @@ def ablation_block(
     dict
         `rows`: `<metric>@<kind>@<slot>` of each cut, `eff_percent@<kind>` and
         `rollout_effect@<kind>` of the slot that moves the prediction most, `mem_entropy`,
-        `<metric>@retrained@all`. `verdicts`: row name -> band or `undecided`. `largest_slot`:
-        kind -> that slot, one a seed. `retrained_without`: the run, or None.
+        `<metric>@retrained@<slot>`. `verdicts`: row name -> band or `undecided`. `largest_slot`:
+        kind -> that slot, one a seed. `retrained_without`: slot or `all` -> the run.
 
     Raises
     ------
     ValueError
-        When seeds differ in windows or variants, or the run without memory lacks a seed.
+        When seeds differ in windows or variants, or a run that lacks slots lacks a seed.
     """
     _check(seeds, retrained)
     readings: dict[str, Reading] = {}
@@ -166,8 +168,9 @@ def ablation_block(
         found = [*_variant_readings(cuts, resampling), *_headline_readings(cuts, resampling)]
         readings = {reading[0]: reading for reading in found} | readings
         largest = {kind: _largest(cuts, kind) for kind in _kinds(cuts)} | largest
-    for reading in _retrained_readings(retrained, tuple(seeds), resampling):
-        readings[reading[0]] = reading
+    for lacking in retrained:
+        for reading in _retrained_readings(lacking, tuple(seeds), resampling):
+            readings[reading[0]] = reading
     rows = [
         row
         for metric, crossed, unit, _ in readings.values()
@@ -183,11 +186,11 @@ def ablation_block(
         rows,
         verdicts=verdicts,
         largest_slot=largest,
-        retrained_without=None if retrained is None else retrained.run,
+        retrained_without={lacking.slot: lacking.run for lacking in retrained},
     )
 
 
-def _check(seeds: Mapping[int, tuple[Ablated, ...]], retrained: Retrained | None) -> None:
+def _check(seeds: Mapping[int, tuple[Ablated, ...]], retrained: Sequence[Retrained]) -> None:
     shapes = {
         seed: [(cut.variants, cut.nll_W.shape, cut.every) for cut in cuts]
         for seed, cuts in seeds.items()
@@ -196,13 +199,12 @@ def _check(seeds: Mapping[int, tuple[Ablated, ...]], retrained: Retrained | None
     for seed, shape in shapes.items():
         if shape != first:
             raise ValueError(f"seed {seed} was cut otherwise, or on other windows, than the first")
-    if retrained is None:
-        return
-    missing = [seed for seed in seeds if seed not in retrained.without]
-    if missing:
-        raise ValueError(
-            f"{retrained.run} has no seed {missing[0]}: train it with the seeds of the slot runs"
-        )
+    for lacking in retrained:
+        missing = [seed for seed in seeds if seed not in lacking.without]
+        if missing:
+            raise ValueError(
+                f"{lacking.run} has no seed {missing[0]}: train it with the seeds of the slot runs"
+            )
 
 
 def _kinds(cuts: Sequence[Ablated]) -> list[str]:
@@ -280,11 +282,9 @@ def _largest(cuts: Sequence[Ablated], kind: str) -> list[str]:
 
 
 def _retrained_readings(
-    retrained: Retrained | None, seeds: tuple[int, ...], resampling: Resampling
+    retrained: Retrained, seeds: tuple[int, ...], resampling: Resampling
 ) -> Iterator[Reading]:
-    """Yield the run trained without memory minus this one."""
-    if retrained is None:
-        return
+    """Yield the run trained without the slots minus this one."""
     first = retrained.whole[seeds[0]]
     horizons = sorted(int(key.partition("@")[2]) for key in first if key.startswith("err_step@"))
 
@@ -292,7 +292,7 @@ def _retrained_readings(
         whole, without = retrained.whole, retrained.without
         return np.stack([whole[s][key] for s in seeds]), np.stack([without[s][key] for s in seeds])
 
-    name = "@retrained@all"
+    name = f"@retrained@{retrained.slot}"
     whole_SW, without_SW = both("nll")
     yield "nll_change" + name, resampling.mean(without_SW - whole_SW), "nats", None
     for horizon in horizons:

@@ -49,8 +49,7 @@ def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
             **read,
             "runs": chosen,
             "ablation": config.slot_ablation,
-            "without": paths.without,
-            "plain": config.runs[paths.without],
+            "lacking": {name: config.runs[name] for name in paths.lacking_runs},
         },
         "diagnostics": {**read, "runs": chosen, "diagnostics": config.diagnostics},
         "kernel": {

@@ -120,6 +120,9 @@ class RunConfig:
     """How the drift weight reaches its end."""
     slot_dropout: float
     """Chance that a slot is dropped in a training window, 0 = off."""
+    without_slot: int | None
+    """Slot that is zero in training and reading (what a slot is worth to a model that never had
+    it); null: none."""
     split: Literal["height", "source", "interpolation"]
     """Which windows train, select and test."""
     share: float
@@ -144,6 +147,8 @@ class RunConfig:
         require(slots or not self.slot_id, "slot_id", "false without slots", self.slot_id)
         cut = slots or self.slot_dropout == 0
         require(cut, "slot_dropout", "0 without slots", self.slot_dropout)
+        named = self.without_slot is None or (slots and self.without_slot >= 0)
+        require(named, "without_slot", "null, or a slot of an arm with slots", self.without_slot)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ class SpacingMDN(nn.Module):
         )
         self.bank = Bank(config.slots, width, slot_id=slot_id) if has_slots else None
         self.reader = Reader(config.slots, width) if has_slots and not self.prefix else None
+        self.absent: int | None = None
         self.modulate: nn.Module | None = None
         # film and cross must act inside the stack; readout and gating act on what leaves it
         self.read_at = config.layers // 2 if arm in ("film", "cross") else config.layers
@@ -154,6 +155,7 @@ class SpacingMDN(nn.Module):
         """
         self._check(spacings_BT, extra_BTF, level_B, slots, cache)
         batch, steps = spacings_BT.shape
+        slots = self._present(slots, batch)
         past = 0 if cache is None else cache.length
         told = self.prefix and past  # slots in front have been read; their keys are in the cache
         vectors = None if self.bank is None or told else self.bank(batch, slots)
@@ -174,6 +176,18 @@ class SpacingMDN(nn.Module):
             x = x[:, -steps:]
         mixture = self._density(x, extra_BTF)
         return Output(mixture, memory, torch.stack(maps, dim=1) if attention else None, cache)
+
+    def _present(self, slots: Slots | None, batch: int) -> Slots | None:
+        """Zero the slot that this model does without, besides what is replaced anyway."""
+        if self.absent is None or self.bank is None:
+            return slots
+        if slots is None:
+            like = self.bank.slots_MD
+            keep_BM = torch.ones(batch, len(like), dtype=torch.bool, device=like.device)
+            slots = Slots(keep_BM=keep_BM, values_BMD=like.new_zeros(batch, *like.shape))
+        kept_M = torch.arange(self.config.slots, device=slots.keep_BM.device) != self.absent
+        zeroed_BMD = slots.values_BMD * kept_M[:, None]
+        return Slots(keep_BM=slots.keep_BM & kept_M, values_BMD=zeroed_BMD)
 
     def _density(self, x: Tensor, extra_BTF: Tensor | None) -> Mixture:
         """Read the mixture; features from outside have a way of their own to it."""

@@ -126,6 +126,8 @@ def build_network(
     """
     require(run.arm not in PHASE_ARMS, "arm", "one with a transformer", run.arm)
     fits = (run.arm in CARRY_ARMS) == (carry is not None)
+    slot = run.without_slot
+    require(slot is None or slot < config.slots, "without_slot", f"below {config.slots}", slot)
     require(fits, "carry", f"given exactly for arms of {CARRY_ARMS} (this is {run.arm})", carry)
     memory = None
     if carry is not None:
@@ -138,4 +140,5 @@ def build_network(
         extra=0 if carry is None else carry.features,
         generator=torch_generator(seed, "model"),
     )
+    model.absent = run.without_slot
     return Network(model, memory, reset=run.arm == "carry_reset")

@@ -67,19 +67,29 @@ class ZetaPaths:
     @property
     def slot_runs(self) -> list[str]:
         """Return the runs whose memory slots can be cut, on the zeros."""
+        return [name for name in self._with_slots if self.runs[name].without_slot is None]
+
+    @property
+    def _with_slots(self) -> list[str]:
         runs = self.runs.items()
         return [name for name, r in runs if r.arm in SLOT_ARMS and r.system == "zeta"]
 
     @property
+    def lacking_runs(self) -> list[str]:
+        """Return the run on the zeros without slots, and those trained without one of them."""
+        single = [name for name in self._with_slots if self.runs[name].without_slot is not None]
+        return [self.without, *single]
+
+    @property
     def ablation_runs(self) -> list[str]:
-        """Return the slot runs and the one without memory that they are compared with."""
-        return [self.without, *self.slot_runs]
+        """Return the slot runs and those trained without one or any of the slots."""
+        return [*self.lacking_runs, *self.slot_runs]
 
     @property
     def kernel_runs(self) -> list[str]:
         """Return the runs whose attention is read: without memory, and with slots in the stream."""
         arms = ("none", "prefix")
-        return [name for name, run in self.runs.items() if run.arm in arms]
+        return [n for n, r in self.runs.items() if r.arm in arms and r.without_slot is None]
 
     @property
     def without(self) -> str:

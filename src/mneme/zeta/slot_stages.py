@@ -6,7 +6,7 @@ Legend: W windows, N spacings of a window.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from mneme.core.checkpoints import Log
 from mneme.core.seeds import numpy_generator, torch_generator
 from mneme.zeta.ablation import ablate
 from mneme.zeta.ablation_config import AblationConfig, DiagnosticsConfig, KernelStageConfig
-from mneme.zeta.ablation_report import Ablated, Resampling, Retrained
+from mneme.zeta.ablation_report import ALL, Ablated, Resampling, Retrained
 from mneme.zeta.carry_config import CarryConfig
 from mneme.zeta.config import CARRY_ARMS, ModelConfig, RunConfig
 from mneme.zeta.material import reading_material
@@ -54,10 +54,8 @@ class AblationStageConfig(_ModelsConfig):
 
     ablation: AblationConfig
     """How slots are cut."""
-    without: str
-    """Run without memory, trained for as many steps."""
-    plain: RunConfig
-    """Its settings."""
+    lacking: dict[str, RunConfig]
+    """Runs trained for as many steps without slots, or without one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,31 +134,39 @@ def retrained(
     name: str,
     measures: Mapping[str, Sequence[str]],
     read: Callable[[str], Arrays],
-) -> Retrained | None:
-    """Return the scores of a run and of the run without memory; None where more than that differs.
+) -> list[Retrained]:
+    """Return the scores of a run and of every run that lacks nothing but one or all of its slots.
 
     Parameters
     ----------
     measures : mapping
-        Run -> files of readings, one a seed; the run without memory among them.
+        Run -> files of readings, one a seed; the runs that lack slots among them.
     read : callable
         Reads such a file.
     """
-    if name == config.without or not _alike(config.runs[name], config.plain):
-        return None
-    ours = [read(path) for path in measures[name]]
-    theirs = [read(path) for path in measures[config.without]]
-    if not np.array_equal(ours[0]["windows_W"], theirs[0]["windows_W"]):
-        return None
-    pairs = zip(config.seeds, ours, theirs, strict=True)
-    whole, without = {}, {}
-    for seed, our, their in pairs:
-        whole[seed], without[seed] = _scores(our, config), _scores(their, config)
-    return Retrained(run=config.without, whole=whole, without=without)
+    found = []
+    for lacking, other in config.lacking.items():
+        if not _alike(config.runs[name], other):
+            continue
+        ours = [read(path) for path in measures[name]]
+        theirs = [read(path) for path in measures[lacking]]
+        if not np.array_equal(ours[0]["windows_W"], theirs[0]["windows_W"]):
+            continue
+        whole, without = {}, {}
+        for seed, our, their in zip(config.seeds, ours, theirs, strict=True):
+            whole[seed], without[seed] = _scores(our, config), _scores(their, config)
+        slot = ALL if other.without_slot is None else str(other.without_slot)
+        found.append(Retrained(run=lacking, slot=slot, whole=whole, without=without))
+    return found
 
 
 def _alike(run: RunConfig, other: RunConfig) -> bool:
-    """Return whether two runs differ in their memory and its losses only."""
+    """Return whether `other` lacks slots of `run` and nothing else.
+
+    A run without any slot has none of their losses either.
+    """
+    if other.without_slot is not None:
+        return other == replace(run, without_slot=other.without_slot, control_of=other.control_of)
     names = ("system", "position", "split", "share")
     return all(getattr(run, name) == getattr(other, name) for name in names)
 
