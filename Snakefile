@@ -14,6 +14,7 @@ include: "rules/common.smk"
 include: "rules/assets.smk"
 include: "rules/routing.smk"
 include: "rules/zeta.smk"
+include: "rules/ttt.smk"
 include: "rules/summary.smk"
 
 

@@ -7,14 +7,15 @@ makes   nothing
 from pathlib import Path
 
 from mneme.core.config import fingerprint
-from mneme.core import lineage as lineages
+from mneme.core.lineage import lineage_of
 from mneme.core.workflow import canonical, stage_params
+from mneme.rooms import needs_of
 from mneme.routing.blocks import rule_blocks
-from mneme.routing.lineage import NEEDS as ROUTING_NEEDS
 from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
+from mneme.ttt.blocks import ttt_blocks
+from mneme.ttt.paths import TTTPaths
 from mneme.zeta.blocks import zeta_blocks
-from mneme.zeta.lineage import NEEDS as ZETA_NEEDS
 from mneme.zeta.paths import ZetaPaths
 
 SETTINGS = load_settings(config)
@@ -22,7 +23,6 @@ BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-NEEDS = {**lineages.SHARED, **ROUTING_NEEDS, **ZETA_NEEDS}
 
 
 wildcard_constraints:
@@ -39,7 +39,7 @@ def params_of(name, block, **further):
 
 def lineage(name):
     """Return the hash over the code of a rule and of all rules upstream of it."""
-    return lineages.lineage_of(name, SCRIPTS, NEEDS, absent=[] if EMBEDDED else [lineages.CONVERT])
+    return lineage_of(name, SCRIPTS, needs_of(embedded=EMBEDDED))
 
 
 def lineage_params(name, block):

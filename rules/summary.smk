@@ -18,6 +18,10 @@ HEADLINES = {
     "diagnostics": "diagnostics",
     "kernel": "kernel",
     "statistics": "statistics",
+    "ttt_model": "ttt_model",
+    "ttt_adapter": "ttt_adapter",
+    "ttt_grid": "ttt_grid",
+    "ttt_context": "ttt_context",
 }
 """Headline file -> the rule (and script) that makes it."""
 
@@ -25,7 +29,7 @@ STEPS = {
     "assets": [
         rules.assets_fetch.log[0],
         rules.assets_corpora.log[0],
-        *([rules.assets_convert.log[0]] if EMBEDDED else []),
+        *([rules.assets_convert.log[0]] if EMBEDDED or TTT_PATHS.borrowed else []),
     ],
     "prepare": [rules.routing_prepare.log[0]],
     "env": [rules.env_check.log[0]],
@@ -64,6 +68,20 @@ STEPS = {
     "diagnostics": [rules.diagnostics.log[0]],
     "kernel": [rules.kernel.log[0]],
     "statistics": [rules.statistics.log[0]],
+    "ttt_model": [
+        *expand(rules.ttt_prepare.log[0], corpus=TTT_PATHS.corpora),
+        *expand(rules.ttt_fit.log[0], run=TTT_PATHS.fitted),
+        rules.ttt_model.log[0],
+    ],
+    "ttt_adapter": [
+        *expand(rules.ttt_adapter_fit.log[0], run=sorted(TTT_PATHS.adapters)),
+        rules.ttt_adapter.log[0],
+    ],
+    "ttt_grid": [rules.ttt_grid.log[0]],
+    "ttt_context": [
+        *expand(rules.ttt_measure.log[0], run=TTT_PATHS.measured),
+        rules.ttt_context.log[0],
+    ],
 }
 """Phase -> logs of all its steps; beside each lies the record of its time and memory. In an order
 that a reordered YAML file leaves as it is."""

@@ -29,7 +29,14 @@ pytestmark = pytest.mark.workflow
 ROOT = Path(__file__).parents[1]
 SMOKE = ("--configfile", "config/smoke.yaml")
 RESULTS = "results/smoke"
-FITS = {"routing_adapter_fit", "routing_mixer_fit", "zeta_fit", "zeta_primes_fit"}
+FITS = {
+    "routing_adapter_fit",
+    "routing_mixer_fit",
+    "zeta_fit",
+    "zeta_primes_fit",
+    "ttt_fit",
+    "ttt_adapter_fit",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +166,7 @@ LIBRARY_FILES = [
     "routing/calibrate.py",
     "routing/hysteresis.py",
     "stats/intervals.py",
+    "ttt/inner.py",
     "zeta/ablation.py",
     "zeta/primes.py",
 ]
@@ -175,7 +183,7 @@ def test_a_library_edit_reruns_exactly_the_stages_that_use_it(clone, edit, name)
 
 
 def test_a_library_file_that_no_stage_uses_reruns_nothing(clone, edit):
-    for name in ("cli.py", "settings.py"):
+    for name in ("cli.py", "rooms.py", "settings.py"):
         edit(f"src/mneme/{name}", append("\nEDITED = 1\n"))
     assert clone.jobs() == []
 
@@ -211,6 +219,10 @@ def test_an_edit_of_one_runs_settings_reruns_that_run_only(clone, edit):
     jobs = clone.jobs(*SMOKE, "one.yaml")
     fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
     assert fits == {("zeta_fit", "run=e2")}
+    (clone.folder / "one.yaml").write_text("ttt: {runs: {text_sliding: {arm: two_mlp}}}\n")
+    jobs = clone.jobs(*SMOKE, "one.yaml")
+    fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
+    assert fits == {("ttt_fit", "run=text_sliding")}
 
 
 def test_the_size_of_one_adapter_run_leaves_the_mixers_and_their_traces_alone(clone):
@@ -303,7 +315,7 @@ def test_a_single_target_runs_exactly_what_it_needs(clone, resources, assets):
 
 
 @pytest.mark.parametrize(
-    ("size", "ceiling"), [("smoke", 80), ("fast", 160), (None, 160), ("long", 160), ("gpu", 160)]
+    ("size", "ceiling"), [("smoke", 110), ("fast", 160), (None, 160), ("long", 160), ("gpu", 160)]
 )
 def test_the_dag_stays_under_its_ceiling_of_jobs(clone, size, ceiling):
     overlay = ("--configfile", f"config/{size}.yaml") if size else ()
@@ -376,6 +388,10 @@ HEADLINES = (
     "diagnostics",
     "kernel",
     "statistics",
+    "ttt_model",
+    "ttt_adapter",
+    "ttt_grid",
+    "ttt_context",
 )
 PICTURES = set(HEADLINES) - {"env", "model", "zeros"}
 

@@ -16,6 +16,7 @@ from mneme.core.assets import AssetsConfig
 from mneme.core.backbones import BackboneConfig
 from mneme.core.config import ConfigError, build, plain, require
 from mneme.routing.config import RoutingConfig
+from mneme.ttt.settings import TTTConfig
 from mneme.zeta.settings import ZetaConfig
 
 _HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[0-9a-f]{40}))?")
@@ -66,6 +67,8 @@ class Settings:
     """Room `routing`."""
     zeta: ZetaConfig
     """Room `zeta`."""
+    ttt: TTTConfig
+    """Room `ttt`."""
 
     def __post_init__(self) -> None:
         for name in ("results", "resources"):

@@ -22,6 +22,7 @@ from mneme.core.artefacts import (
     read_arrays,
     read_json,
     read_tensors,
+    read_text,
     write_arrays,
     write_json,
     write_tensors,
@@ -204,3 +205,13 @@ def test_reading_refuses_what_is_not_strict_json(tmp_path, constant):
     (tmp_path / "x.json").write_text(f'{{"x": {constant}}}')
     with pytest.raises(ArtefactError, match=f"{constant} is not strict JSON"):
         read_json(tmp_path / "x.json")
+
+
+def test_text_comes_back_and_what_is_none_is_named(tmp_path):
+    write_text(tmp_path / "a.txt", "żółw\n")
+    assert read_text(tmp_path / "a.txt") == "żółw\n"
+    with pytest.raises(ArtefactError, match=r"b\.txt is missing: run snakemake again"):
+        read_text(tmp_path / "b.txt")
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ArtefactError, match=r"c\.txt is damaged"):
+        read_text(tmp_path / "c.txt")

@@ -20,15 +20,14 @@ from scipy.stats import pearsonr
 from snakemake.utils import update_config
 
 from mneme.core.code import code_of, packages_of
-from mneme.core.lineage import CONVERT, SHARED, lineage_of, upstream
+from mneme.core.lineage import lineage_of, upstream
 from mneme.core.workflow import canonical, commit_of, merge, stage_params
 from mneme.report.summary import refuse_stale
-from mneme.routing.lineage import NEEDS as ROUTING_NEEDS
+from mneme.rooms import needs_of
 from mneme.routing.published import PUBLISHED
-from mneme.zeta.lineage import NEEDS as ZETA_NEEDS
 
 ROOT = Path(__file__).parents[2]
-NEEDS = {**SHARED, **ROUTING_NEEDS, **ZETA_NEEDS}
+NEEDS = needs_of(embedded=True)
 HEADLINES = {
     "env": "env_check",
     "model": "model_load",
@@ -42,6 +41,10 @@ HEADLINES = {
     "diagnostics": "diagnostics",
     "kernel": "kernel",
     "statistics": "statistics",
+    "ttt_model": "ttt_model",
+    "ttt_adapter": "ttt_adapter",
+    "ttt_grid": "ttt_grid",
+    "ttt_context": "ttt_context",
 }
 
 
@@ -158,13 +161,14 @@ def drawn_upstream(folder, *arguments):
     return closure
 
 
-@pytest.mark.parametrize(("backbone", "absent"), [("smollm2-135m", ()), ("gpt2", (CONVERT,))])
-def test_the_lineage_is_the_graph_that_snakemake_builds(copied, backbone, absent):
+@pytest.mark.parametrize(("backbone", "embedded"), [("smollm2-135m", True), ("gpt2", False)])
+def test_the_lineage_is_the_graph_that_snakemake_builds(copied, backbone, embedded):
     size = ("--configfile", "config/smoke.yaml", "--config", f"backbone={backbone}")
     drawn = drawn_upstream(copied, *size)
+    needs = needs_of(embedded=embedded)
     for rule in set(drawn) - {"all", "summary"}:
-        assert set(upstream(rule, NEEDS, absent=absent)) == drawn[rule], rule
-    assert set(drawn) - {"all", "summary"} == set(NEEDS) - set(absent)
+        assert set(upstream(rule, needs)) == drawn[rule], rule
+    assert set(drawn) - {"all", "summary"} == set(needs)
 
 
 def lineages(folder):

@@ -59,6 +59,22 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | Path) -> str:
+    """Read UTF-8 text.
+
+    Raises
+    ------
+    ArtefactError
+        The file is missing or no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing: run snakemake again to make it") from None
+    except ValueError as error:
+        raise ArtefactError(_damaged(path, error)) from None
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write strict JSON (sorted keys, no NaN) atomically.
 
@@ -77,9 +93,9 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{constant} is not strict JSON")
 
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
-    except FileNotFoundError:
-        raise ArtefactError(f"{path} is missing: run snakemake again to make it") from None
+        return json.loads(read_text(path), parse_constant=refuse)
+    except ArtefactError:
+        raise
     except ValueError as error:
         raise ArtefactError(_damaged(path, error)) from None
 

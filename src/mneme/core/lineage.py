@@ -7,7 +7,7 @@ way to it has changed, not only that of the last script. Every room names the ne
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mneme.core.code import code_of
@@ -26,7 +26,7 @@ SHARED: Needs = {
 Snakemake builds."""
 
 
-def upstream(rule: str, needs: Needs, *, absent: Collection[str]) -> list[str]:
+def upstream(rule: str, needs: Needs) -> list[str]:
     """Return `rule` and every rule upstream of it, sorted.
 
     Parameters
@@ -35,26 +35,22 @@ def upstream(rule: str, needs: Needs, *, absent: Collection[str]) -> list[str]:
         A key of `needs`.
     needs : mapping
         Needs of all rules.
-    absent : collection of str
-        Rules that these settings leave out (the embedded model's, for another backbone).
     """
     found, todo = set(), [rule]
     while todo:
         name = todo.pop()
-        if name not in found and name not in absent:
+        if name not in found:
             found.add(name)
             todo += needs[name]
     return sorted(found)
 
 
-def lineage_of(
-    rule: str, scripts: str | Path, needs: Needs, *, absent: Collection[str] = ()
-) -> str:
+def lineage_of(rule: str, scripts: str | Path, needs: Needs) -> str:
     """Hash the code of `rule` and of every rule upstream of it.
 
     Parameters
     ----------
-    rule, needs, absent
+    rule, needs
         As in `upstream`.
     scripts : path
         Folder of the scripts, one a rule.
@@ -64,6 +60,6 @@ def lineage_of(
     str
         16 hex digits; equal exactly when `code_of` is equal for every one of the scripts.
     """
-    names = upstream(rule, needs, absent=absent)
+    names = upstream(rule, needs)
     text = "\n".join(f"{name} {code_of(Path(scripts) / f'{name}.py')}" for name in names)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -43,6 +43,14 @@ HEADLINE_ROWS = (
     r"slot_ablation \w+ (eff_percent|rollout_effect)@zero",
     r"slot_ablation \w+ (mem_entropy|nll_change@retrained@all)",
     r"kernel e0 (sine|envelope)_r_squared",
+    r"ttt_model \w+ (val_nll|parameters|tokens_per_s)",
+    r"ttt_adapter \w+ dialogue_nll\.(before|after|change|minus_\w+)",
+    r"ttt_grid \w+ (pre|percent|delta|delta_minus_(other|shuffled|sentences))",
+    r"ttt_grid original(_adapter|_untrained)? source_percent(_(other|shuffled))?",
+    r"ttt_grid \w+_adapter percent_minus_\w+",
+    r"ttt_context \w+ (chains|plays|dialogues)_(nll_beyond|ideal_share|bits_per_byte_beyond)",
+    r"ttt_context \w+ (chains|plays|dialogues)_(own_minus_\w+|harm)",
+    r"ttt_context \w+ (chains|plays|dialogues)_nll_beyond_minus_\w+",
     r"statistics (zeta|gue) (spacing_variance|spacing_correlation@1|rigidity@100)",
 )
 """Rows of `table`, as patterns of `phase run metric`."""

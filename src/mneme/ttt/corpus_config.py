@@ -1,0 +1,81 @@
+"""Settings of the room's corpora: real text, and documents of random Markov chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mneme.core.config import require
+
+TokenizerName = Literal["bpe", "smollm2", "bytes"]
+SOURCES = ("shakespeare", "chitchat")
+"""Plays and conversations: names of corpora under `resources/corpora`."""
+KINDS = ("play", "conversation")
+"""Kinds of documents: numbers 0 and 1 of the array `kind`."""
+SOURCE_OF = {"play": "shakespeare", "conversation": "chitchat"}
+SPLITS = ("train", "validation", "test")
+"""Numbers 0, 1 and 2 of the array `split`."""
+SPECIALS = 3
+"""Special tokens of our own tokenizers: user, assistant, end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Plays and conversations as tokens, split by play and by conversation."""
+
+    tokenizer: TokenizerName
+    """bpe: byte-level BPE trained on the training texts; bytes: the 256 bytes; smollm2: the
+    tokenizer of SmolLM2 (49,152 tokens)."""
+    vocabulary: int | None
+    """Tokens of `bpe`, the 3 special ones included, at least 259; null for the others."""
+    sources: dict[str, float]
+    """shakespeare (plays), chitchat (conversations) -> share of the training sequences; sum 1."""
+    train_share: float
+    """Share of plays, and of conversations, to train on."""
+    validation_share: float
+    """Share for validation; the rest is for tests."""
+    min_turns: int
+    """Fewest turns of a conversation, at least 2."""
+    drop_offensive: bool
+    """Whether conversations with a word of better-profanity's list are left out."""
+    harmless: tuple[str, ...]
+    """Words of that list, in lower case, that are no reason to leave a conversation out."""
+    seed: int
+    """Seed of the split."""
+
+    def __post_init__(self) -> None:
+        ours = self.tokenizer == "bpe"
+        rule = f"at least {256 + SPECIALS}" if ours else f"null for {self.tokenizer}"
+        least = self.vocabulary is not None and self.vocabulary >= 256 + SPECIALS
+        require(least if ours else self.vocabulary is None, "vocabulary", rule, self.vocabulary)
+        known = bool(self.sources) and set(self.sources) <= set(SOURCES)
+        require(known, "sources", f"some of {', '.join(SOURCES)}", list(self.sources))
+        shares = self.sources.values()
+        whole = min(shares) > 0 and abs(sum(shares) - 1) < 1e-9
+        require(whole, "sources", "shares above 0 with sum 1", self.sources)
+        for name in ("train_share", "validation_share"):
+            require(0 < getattr(self, name) < 1, name, "between 0 and 1", getattr(self, name))
+        both = self.train_share + self.validation_share
+        require(both < 1, "train_share", "below 1 together with validation_share", self.train_share)
+        require(self.min_turns >= 2, "min_turns", "at least 2", self.min_turns)
+        low = all(word == word.lower() for word in self.harmless)
+        require(low, "harmless", "in lower case", self.harmless)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkovConfig:
+    """Every document its own Markov chain; the ideal learner's loss is known.
+
+    How many documents and how long they are is asked by training and measuring.
+    """
+
+    symbols: int
+    """Symbols V, at least 2."""
+    concentration: float
+    """Of the symmetric Dirichlet prior of each row of the transition matrix, above 0."""
+    seed: int
+    """Seed of the validation and test documents."""
+
+    def __post_init__(self) -> None:
+        require(self.symbols >= 2, "symbols", "at least 2", self.symbols)
+        require(self.concentration > 0, "concentration", "above 0", self.concentration)

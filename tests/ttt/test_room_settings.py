@@ -1,0 +1,651 @@
+"""Settings of the room: every size loads, every mistake names its key, files keep to their run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from mneme.core.config import ConfigError, build, plain
+from mneme.core.workflow import canonical, merge
+from mneme.ttt.blocks import ttt_blocks
+from mneme.ttt.config import RecipeConfig
+from mneme.ttt.paths import MARKOV, TTTPaths, by_run
+from mneme.ttt.settings import TTTConfig
+from mneme.ttt.stages import (
+    AdapterFitStageConfig,
+    AdapterStageConfig,
+    ContextStageConfig,
+    FitStageConfig,
+    GridStageConfig,
+    MeasureStageConfig,
+    ModelStageConfig,
+    PrepareStageConfig,
+    TrainedConfig,
+)
+
+FOLDER = Path(__file__).parents[2] / "config"
+SIZES = ["config", "smoke", "fast", "long", "gpu"]
+STAGES = {
+    "ttt_prepare": PrepareStageConfig,
+    "ttt_fit": FitStageConfig,
+    "ttt_measure": MeasureStageConfig,
+    "ttt_adapter_fit": AdapterFitStageConfig,
+    "ttt_model": ModelStageConfig,
+    "ttt_adapter": AdapterStageConfig,
+    "ttt_grid": GridStageConfig,
+    "ttt_context": ContextStageConfig,
+}
+OF = {
+    "ttt_prepare": "corpora",
+    "ttt_fit": "fitted",
+    "ttt_measure": "measured",
+    "ttt_adapter_fit": "adapters",
+}
+"""Rules with a job a name -> the names, as `rules/ttt.smk` constrains its wildcards."""
+WHOLE = [(rule, None) for rule in STAGES if rule not in OF]
+ADAPTERS = ["tinylora", "permuted", "original"]
+DYNAMIC = {"recipe": "text", "arm": "dynamic", "control_of": "text_sliding"}
+
+
+@functools.cache
+def room(size="config"):
+    """Return the block `ttt` of the default configuration, or with an overlay laid over it."""
+    content = yaml.safe_load((FOLDER / f"{size}.yaml").read_text(encoding="utf-8"))
+    return content["ttt"] if size == "config" else merge(room(), content.get("ttt", {}))
+
+
+CONFIG = room()
+WIDER = copy.deepcopy(CONFIG)
+WIDER["runs"] = {"text_dynamic": DYNAMIC, **WIDER["runs"]}
+"""The same with dynamic evaluation: a run that is measured and not trained."""
+
+
+def edited(changes, content=CONFIG):
+    content = copy.deepcopy(content)
+    for address, value in changes.items():
+        *path, last = address.split(".")
+        block = content
+        for step in path:
+            block = block[step]
+        if value is KeyError:
+            del block[last]
+        else:
+            block[last] = value
+    return content
+
+
+def load(content):
+    return build(TTTConfig, content, where="config.ttt")
+
+
+def paths_of(config, results="results"):
+    """Return addresses as `rules/ttt.smk` makes them."""
+    return TTTPaths(
+        results=results,
+        recipes=config.recipes,
+        runs=config.runs,
+        adapters=config.adapter.runs,
+        context_corpora=sorted({one.corpus for one in config.context.sets.values()}),
+        borrowed=[n for n, one in config.corpora.items() if one.tokenizer == "smollm2"],
+        seeds=config.seeds,
+    )
+
+
+def params(content):
+    """Return (rule, name) -> what its job is told."""
+    config = load(content)
+    paths = paths_of(config)
+    blocks = ttt_blocks(config, paths)
+    assert set(blocks) == set(STAGES)
+    told: dict[tuple[str, str | None], Any] = {at: canonical(blocks[at[0]]) for at in WHOLE}
+    for rule, names in OF.items():
+        for name in getattr(paths, names):
+            wildcards = SimpleNamespace(run=name, corpus=name)
+            told[rule, name] = canonical(blocks[rule](wildcards))
+    return told
+
+
+def files(content):
+    """Return every list of files and names that a rule is made of."""
+    paths = paths_of(load(content))
+    fitted, measured, grid = paths.fitted, paths.measured, paths.grid_adapters
+    return {
+        "corpora": paths.corpora,
+        "grid_corpora": [paths.prepared(corpus) for corpus in paths.grid_corpora],
+        "read_corpora": paths.read_corpora,
+        "fitted": fitted,
+        "measured": measured,
+        "adapters": list(paths.adapters),
+        "weights": {run: paths.seeded("fit", paths.weights_of(run), "w") for run in paths.runs},
+        "prepared": {run: paths.prepared(paths.corpus(run)) for run in paths.runs},
+        "bases": {name: paths.base_corpus(name) for name in paths.adapters},
+        "ttt_model": paths.of("fit", fitted, "history.json"),
+        "ttt_adapter": paths.of("adapter_fit", paths.adapters, "told.json"),
+        "grid_runs": paths.of("fit", paths.grid_runs, "model.safetensors"),
+        "grid_adapters": paths.of("adapter_fit", grid, "adapter"),
+        "ttt_context": paths.of("measure", measured, "losses.npz"),
+        "compared": paths.of("fit", paths.compared, "history.json"),
+    }
+
+
+# --- what rules are told
+
+
+def test_all_sizes_are_tested():
+    others = {"assets", "claims"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} - others == set(SIZES)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_loads_and_can_be_written_out_again(size):
+    config = load(room(size))
+    assert load(plain(config)) == config
+    default = {"markov_second", "markov_first", "markov_sliding", "text_second", "text_sliding"}
+    assert {*default, "original"} <= set(config.runs)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_rule_is_told_what_its_script_asks_for(size):
+    """Params are plain, sorted builtins: each must build the script's own settings."""
+    config = load(room(size))
+    paths = paths_of(config)
+    found = {at: build(STAGES[at[0]], told, where="ttt") for at, told in params(room(size)).items()}
+    seeded = [one for (rule, _), one in found.items() if rule in STAGES and hasattr(one, "seeds")]
+    assert {one.seeds for one in seeded} == {config.seeds}
+    for name in paths.corpora:
+        one = found["ttt_prepare", name]
+        assert (one.name, one.corpus) == (name, config.corpora[name])
+    for name in paths.fitted:
+        require_told(found["ttt_fit", name], name, config)
+    for name in paths.measured:
+        one = found["ttt_measure", name]
+        require_told(one, name, config)
+        sets = config.context.sets_of(one.recipe.corpus)
+        assert one.context.sets.keys() == sets.keys() != set()
+        for each, told in one.context.sets.items():  # bins belong to the report
+            assert dataclasses.replace(told, edges=sets[each].edges) == sets[each]
+        assert (one.context.dynamic == config.context.dynamic) == (one.arm == "dynamic")
+    for name, run in config.adapter.runs.items():
+        one = found["ttt_adapter_fit", name]
+        assert (one.name, one.run, one.training) == (name, run, config.adapter.training)
+        assert one.measure == config.adapter.measure
+        require_told(one.base, run.base, config)
+
+
+def require_told(found, name, config):
+    run = config.runs[name]
+    recipe = config.recipes[run.recipe]
+    assert isinstance(found, TrainedConfig)
+    assert (found.name, found.arm, found.recipe_name) == (name, run.arm, run.recipe)
+    assert found.recipe == recipe
+    corpus = (found.corpus, found.markov)
+    drawn = recipe.corpus == MARKOV
+    assert corpus == ((None, config.markov) if drawn else (config.corpora[recipe.corpus], None))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_reports_are_told_of_the_runs_they_read(size):
+    config, told = load(room(size)), params(room(size))
+    paths = paths_of(config)
+    model, grid, context = (
+        build(STAGES[rule], told[rule, None], where="ttt")
+        for rule in ("ttt_model", "ttt_grid", "ttt_context")
+    )
+    assert model.runs == {name: config.runs[name] for name in paths.fitted}
+    assert list(model.runs) == sorted(model.runs)
+    assert context.runs == {name: config.runs[name] for name in paths.measured}
+    assert set(context.recipes) == {run.recipe for run in context.runs.values()}
+    assert context.context == config.context
+    assert {run.base for run in grid.adapters.values()} == set(grid.bases) == set(paths.grid_runs)
+    assert all(run.control_of is None for run in grid.adapters.values())
+    for name, base in grid.bases.items():
+        require_told(base, name, config)
+        assert base.recipe_name in grid.grid.recipes
+    assert told["ttt_adapter", None]["resamples"] == config.adapter.resamples
+
+
+BOTH = ["text_second", "text_sliding", "text_dynamic"]
+FITTED_TEXT = ["text_second", "text_sliding"]
+MARKOVS = ["markov_second", "markov_first", "markov_sliding"]
+
+
+def of(rule, names):
+    return [(rule, name) for name in names]
+
+
+ALL_RUNS = of("ttt_fit", [*MARKOVS, *FITTED_TEXT, "original"]) + of("ttt_measure", MARKOVS + BOTH)
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What every job is told before an edit."""
+    return params(WIDER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "jobs"),
+    [
+        (
+            {"runs.text_second.control_of": "text_sliding"},
+            [("ttt_model", None), ("ttt_context", None)],
+        ),
+        (
+            {"runs.markov_first.arm": "two_mlp"},
+            [
+                *of("ttt_fit", ["markov_first"]),
+                *of("ttt_measure", ["markov_first"]),
+                ("ttt_model", None),
+                ("ttt_context", None),
+            ],
+        ),
+        (
+            {"runs.text_dynamic.control_of": None},
+            [("ttt_context", None)],
+        ),
+        (
+            {"recipes.text.training.steps": 99991},
+            [
+                *of("ttt_fit", FITTED_TEXT),
+                *of("ttt_measure", BOTH),
+                *of("ttt_adapter_fit", ["tinylora", "permuted"]),
+                ("ttt_grid", None),
+                ("ttt_context", None),
+            ],
+        ),
+        (
+            {"recipes.markov.inner.learning_rate": 0.123},
+            [*of("ttt_fit", MARKOVS), *of("ttt_measure", MARKOVS), ("ttt_context", None)],
+        ),
+        (
+            {"recipes.original.model.qk_norm": False},
+            [("ttt_fit", "original"), ("ttt_adapter_fit", "original"), ("ttt_grid", None)],
+        ),
+        ({"markov.seed": 99}, of("ttt_fit", MARKOVS) + of("ttt_measure", MARKOVS)),
+        (
+            {"corpora.source_text.seed": 99},
+            [
+                ("ttt_prepare", "source_text"),
+                ("ttt_fit", "original"),
+                ("ttt_adapter_fit", "original"),
+                ("ttt_grid", None),
+            ],
+        ),
+        (
+            {"adapter.runs.permuted.learning_rate": 0.123},
+            [("ttt_adapter_fit", "permuted"), ("ttt_adapter", None)],
+        ),
+        (
+            {"adapter.runs.tinylora.rank": 77},
+            [("ttt_adapter_fit", "tinylora"), ("ttt_adapter", None), ("ttt_grid", None)],
+        ),
+        ({"adapter.training.steps": 99991}, of("ttt_adapter_fit", ADAPTERS)),
+        ({"grid.trials": 77}, [("ttt_grid", None)]),
+        (
+            {"context.sets.chains.documents": 9999},
+            [*of("ttt_measure", MARKOVS), ("ttt_context", None)],
+        ),
+        (
+            {"context.sets.plays.documents": 9999},
+            [*of("ttt_measure", BOTH), ("ttt_context", None)],
+        ),
+        ({"chat.exchanges": 77}, []),
+        (
+            {"seeds": [8, 7]},
+            ALL_RUNS + of("ttt_adapter_fit", ADAPTERS) + WHOLE,
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_an_edit_changes_what_its_own_jobs_are_told_and_nothing_else(told, changes, jobs):
+    """Editing one run must rerun that run only."""
+    before, after = told, params(edited(changes, WIDER))
+    assert before.keys() == after.keys()
+    assert {at for at in before if before[at] != after[at]} == set(jobs)
+
+
+def test_reports_alone_are_told_of_another_run(told):
+    further = {"runs.text_full": {"recipe": "text", "arm": "full", "control_of": None}}
+    before, after = told, params(edited(further, WIDER))
+    new = {("ttt_fit", "text_full"), ("ttt_measure", "text_full")}
+    assert after.keys() - before.keys() == new
+    changed = {at for at in before if before[at] != after[at]}
+    assert changed == {("ttt_model", None), ("ttt_context", None)}
+
+
+def turned(value):
+    """Write every block of keys the other way around."""
+    if not isinstance(value, dict):
+        return value
+    return {key: turned(value[key]) for key in reversed(value)}
+
+
+def test_the_order_of_the_yaml_changes_neither_params_nor_files(told):
+    other = turned(WIDER)
+    assert list(other["runs"]) != list(WIDER["runs"])
+    again = params(other)
+    # Snakemake compares the text of params: the order of their keys counts
+    assert {at: repr(block) for at, block in again.items()} == {
+        at: repr(block) for at, block in told.items()
+    }
+    assert files(other) == files(WIDER)
+
+
+# --- addresses
+
+
+def test_addresses():
+    config = load(edited({"seeds": [2, 0]}, WIDER))
+    paths = paths_of(config)
+    assert paths.seeded("fit", "original", "history.json") == [
+        f"results/ttt/fit/original/seed{seed}/history.json" for seed in (2, 0)
+    ]
+    assert paths.corpora == ["source_text", "text"]
+    assert paths.borrowed == ["source_text"]
+    assert paths.read_corpora == ["text"]
+    assert paths.prepared(MARKOV) == {}
+    assert paths.prepared("text")["tokens"] == "results/ttt/prepare/text/tokens.npz"
+    assert set(paths.runs) - set(paths.fitted) == {"text_dynamic"}
+    assert paths.measured == sorted(MARKOVS + BOTH)
+    assert set(paths.measured) - set(paths.compared) == {"text_dynamic"}
+    assert (paths.grid_adapters, paths.grid_runs, paths.grid_corpora) == (
+        ["original", "tinylora"],
+        ["original", "text_second"],
+        ["source_text", "text"],
+    )
+    assert paths.base_corpus("original") == "source_text"
+
+
+def test_dynamic_evaluation_reads_with_the_weights_of_its_recipes_sliding_window():
+    paths = paths_of(load(WIDER))
+    assert paths.weights_of("text_dynamic") == "text_sliding"
+    assert all(paths.weights_of(name) == name for name in paths.fitted)
+
+
+def test_an_adapter_beside_another_one_is_no_adapter_of_the_grid():
+    """Two forms on one run: the second stands beside the first, and the grid reads the first."""
+    shared = {"form": "shared", "rank": None, "vector": None, "control_of": "tinylora"}
+    further = {**CONFIG["adapter"]["runs"]["tinylora"], **shared}
+    config = load(edited({"adapter.runs.form": further}))
+    assert paths_of(config).grid_adapters == ["original", "tinylora"]
+
+
+def test_files_of_runs_are_never_mixed_up():
+    """Only their addresses tell files apart, in whatever order they come."""
+    # a results folder that looks like an address itself
+    paths = paths_of(load(edited({"seeds": [5, 3]}, WIDER)), results="out/original/seed3")
+    given = paths.of("adapter_fit", ["tinylora", "original"], "adapter")
+    assert by_run(iter(given)) == {
+        name: [f"out/original/seed3/ttt/adapter_fit/{name}/seed{n}/adapter" for n in (5, 3)]
+        for name in ("tinylora", "original")
+    }
+    apart = ["r/s/b/seed1/x", "r/s/a/seed0/x", "r/s/b/seed0/x"]
+    assert by_run(apart) == {"b": [apart[0], apart[2]], "a": [apart[1]]}
+
+
+# --- mistakes
+
+BASE = CONFIG["adapter"]["runs"]["tinylora"]
+LOST = {**BASE, "base": "lost"}
+SLIDING = {"recipe": "text", "arm": "sliding", "control_of": None}
+TALKERS = "a run with fast weights on text: original, text_second"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        # names that lead nowhere
+        (
+            {"runs.text_second.recipe": "txt"},
+            "runs.text_second.recipe must be one of markov, original, text, got 'txt'",
+        ),
+        (
+            {"recipes.text.corpus": "books"},
+            "recipes.text.corpus must be one of markov, source_text, text, got 'books'",
+        ),
+        (
+            {"corpora.markov": CONFIG["corpora"]["text"]},
+            "corpora must be without markov, which is drawn, got ['markov', 'source_text', 'text']",
+        ),
+        (
+            {"runs.text_sliding.control_of": "text"},
+            "runs.text_sliding.control_of must be null or another run, got 'text'",
+        ),
+        (
+            {"runs.text_sliding.control_of": "text_sliding"},
+            "runs.text_sliding.control_of must be null or another run, got 'text_sliding'",
+        ),
+        (
+            {"adapter.runs.tinylora.base": "text"},
+            f"adapter.runs.tinylora.base must be {TALKERS}, got 'text'",
+        ),
+        (
+            {"adapter.runs.tinylora.base": "text_sliding"},
+            f"adapter.runs.tinylora.base must be {TALKERS}, got 'text_sliding'",
+        ),
+        (
+            {"adapter.runs.tinylora.base": "markov_second"},
+            f"adapter.runs.tinylora.base must be {TALKERS}, got 'markov_second'",
+        ),
+        (
+            {
+                "corpora.text.sources": {"shakespeare": 1.0},
+                "context.sets": {"plays": CONFIG["context"]["sets"]["plays"]},
+            },
+            "adapter.runs.tinylora.base must be a run whose corpus has conversations, "
+            "got 'text_second'",
+        ),
+        (
+            {"adapter.runs": {"permuted": CONFIG["adapter"]["runs"]["permuted"], "tinylora": LOST}},
+            f"adapter.runs.tinylora.base must be {TALKERS}, got 'lost'",
+        ),
+        (
+            {"adapter.runs.permuted.control_of": "lora"},
+            "adapter.runs.permuted.control_of must be null or one of tinylora, permuted, "
+            "original, got 'lora'",
+        ),
+        (
+            {"adapter.runs.permuted.control_of": "permuted"},
+            "adapter.runs.permuted.control_of must be null or another adapter of its base, "
+            "got 'permuted'",
+        ),
+        (
+            {"adapter.runs.permuted.control_of": "original"},
+            "adapter.runs.permuted.control_of must be null or another adapter of its base, "
+            "got 'original'",
+        ),
+        ({"adapter.runs": {}}, "adapter.runs must be with one that is no control, got []"),
+        (
+            {"adapter.runs.second": BASE},
+            "adapter.runs.second.control_of must be another adapter of text_second, as the grid "
+            "reads one adapter a run, got None",
+        ),
+        ({"chat.run": "text_sliding"}, f"chat.run must be {TALKERS}, got 'text_sliding'"),
+        ({"chat.run": "nobody"}, f"chat.run must be {TALKERS}, got 'nobody'"),
+        (
+            {"grid.recipes.text": KeyError},
+            "grid.recipes must be with text, the recipe of text_second, which the grid reads, "
+            "got ['original']",
+        ),
+        (
+            {"grid.recipes.txt": CONFIG["grid"]["recipes"]["text"]},
+            "grid.recipes must be some of markov, original, text, got 'txt'",
+        ),
+        (
+            {"context.sets.plays.corpus": "books"},
+            "context.sets.plays.corpus must be one of markov, source_text, text, got 'books'",
+        ),
+        (
+            {"context.sets.plays.kind": "chain"},
+            "context.sets.plays.kind must be a kind that corpus text has: play, conversation, "
+            "got 'chain'",
+        ),
+        (
+            {"context.sets.chains.kind": "play"},
+            "context.sets.chains.kind must be a kind that corpus markov has: chain, got 'play'",
+        ),
+        (
+            {"corpora.text.sources": {"chitchat": 1.0}},
+            "context.sets.plays.kind must be a kind that corpus text has: conversation, got 'play'",
+        ),
+        # dynamic evaluation has no weights of its own
+        (
+            {"runs.far": {**DYNAMIC, "recipe": "original"}},
+            "runs.far.arm must be another arm: its weights are those of the recipe's one sliding "
+            "run, got 'dynamic'",
+        ),
+        (
+            {"runs.text_dynamic": DYNAMIC, "runs.again": SLIDING},
+            "runs.text_dynamic.arm must be another arm: its weights are those of the recipe's "
+            "one sliding run, got 'dynamic'",
+        ),
+        # two alike
+        ({"seeds": [0, 1, 0]}, "seeds must be different ones, at least one, got (0, 1, 0)"),
+        ({"seeds": []}, "seeds must be different ones, at least one, got ()"),
+        (
+            {"runs.text_second_adapter": SLIDING},
+            "runs must be without the name text_second_adapter, which the grid gives, "
+            "got 'text_second_adapter'",
+        ),
+        (
+            {"runs.original_untrained": SLIDING},
+            "runs must be without the name original_untrained, which the grid gives, "
+            "got 'original_untrained'",
+        ),
+        (
+            {"context.kinds": ["own", "own", "none"]},
+            "context.kinds must be different ones, with own and none, got ('own', 'own', 'none')",
+        ),
+        # names that are no address
+        ({"runs.Text": SLIDING}, "runs must be named in lower case, digits and _, got 'Text'"),
+        (
+            {"adapter.runs.a/b": BASE},
+            "adapter.runs must be named in lower case, digits and _, got 'a/b'",
+        ),
+        (
+            {"corpora.a/b": CONFIG["corpora"]["text"]},
+            "corpora must be named in lower case, digits and _, got 'a/b'",
+        ),
+        (
+            {"context.sets.a/b": CONFIG["context"]["sets"]["plays"]},
+            "context.sets must be named in lower case, digits and _, got 'a/b'",
+        ),
+        # keys and types
+        (
+            {"recipes.text.training.stepz": 3},
+            "recipes.text.training.stepz is not a known key; did you mean 'steps'?",
+        ),
+        ({"recipes.text.inner.clip": KeyError}, "recipes.text.inner.clip is missing: add it"),
+        ({"recipes.text": None}, "recipes.text must be a block of keys, got None"),
+        ({"runs": []}, "runs must be a block of named entries, got []"),
+        ({"seeds": 0}, "seeds must be a list, got 0"),
+        ({"recipes.text.training.steps": 3.0}, "recipes.text.training.steps must be int, got 3.0"),
+        ({"recipes.text.training.batch": True}, "recipes.text.training.batch must be int"),
+        ({"recipes.text.model.tied": 1}, "recipes.text.model.tied must be bool, got 1"),
+        (
+            {"recipes.text.training.learning_rate": "3e-3"},
+            "recipes.text.training.learning_rate must be float, got '3e-3' (YAML reads 1e-4 as "
+            "text: write 1.0e-4)",
+        ),
+        (
+            {"runs.text_second.arm": "secnd"},
+            "runs.text_second.arm must be one of 'full', 'sliding', 'two_mlp', 'dynamic', "
+            "'first', 'second', got 'secnd'",
+        ),
+        (
+            {"recipes.text.training.objective": "both"},
+            "recipes.text.training.objective must be one of 'all_chunks', 'split', got 'both'",
+        ),
+    ],
+)
+def test_mistakes_end_in_one_sentence(changes, sentence):
+    with pytest.raises(ConfigError) as caught:
+        load(edited(changes))
+    message = str(caught.value)
+    assert message.startswith(f"config.ttt.{sentence}")
+    assert "\n" not in message
+
+
+RECIPE = {
+    "corpus": "text",
+    "model": {
+        **{"blocks": 4, "width": 96, "heads": 4, "hidden": 256, "ttt_blocks": 2, "window": 32},
+        **{"rope_base": 1e4, "qk_norm": True, "tied": True},
+    },
+    "inner": {"chunk": 32, "learning_rate": 1.0, "clip": 1.0},
+    "training": {
+        **{"steps": 140, "batch": 8, "micro_batch": 8, "tokens": 512, "learning_rate": 3e-3},
+        **{"warmup": 20, "weight_decay": 0.1, "clip": 1.0, "objective": "all_chunks"},
+        **{"adapt_share": 0.2, "inner_warmup": 100, "inner_start": 0.1, "checkpointed": False},
+        **{"eval_every": 40, "eval_documents": 16},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"inner.chunk": 33}, "inner.chunk must be at most the window (k = 32): k >= b, got 33"),
+        ({"model.window": 513}, "model.window must be at most training.tokens = 512, got 513"),
+        ({"model.blocks": 0}, "model.blocks must be at least 1, got 0"),
+        ({"model.width": 0}, "model.width must be at least 1, got 0"),
+        ({"model.heads": 0}, "model.heads must be at least 1, got 0"),
+        ({"model.hidden": 0}, "model.hidden must be at least 1, got 0"),
+        ({"model.window": 0}, "model.window must be at least 1, got 0"),
+        ({"model.width": 94}, "model.width must be a multiple of 2 x heads = 8, got 94"),
+        ({"model.width": 100}, "model.width must be a multiple of 2 x heads = 8, got 100"),
+        ({"model.ttt_blocks": 0}, "model.ttt_blocks must be 1 to 4, got 0"),
+        ({"model.ttt_blocks": 5}, "model.ttt_blocks must be 1 to 4, got 5"),
+        ({"model.rope_base": 1.0}, "model.rope_base must be null or above 1, got 1.0"),
+        ({"inner.chunk": 0}, "inner.chunk must be at least 1, got 0"),
+        ({"inner.learning_rate": -0.1}, "inner.learning_rate must be at least 0, got -0.1"),
+        ({"inner.clip": 0}, "inner.clip must be above 0, got 0.0"),
+        *(
+            ({f"training.{key}": 0}, f"training.{key} must be at least 1, got 0")
+            for key in ("steps", "batch", "micro_batch", "tokens", "eval_every", "eval_documents")
+        ),
+        ({"training.micro_batch": 3}, "training.micro_batch must be a divisor of batch = 8, got 3"),
+        ({"training.warmup": 140}, "training.warmup must be 0 to 139, got 140"),
+        ({"training.warmup": -1}, "training.warmup must be 0 to 139, got -1"),
+        ({"training.learning_rate": 0}, "training.learning_rate must be above 0, got 0.0"),
+        ({"training.clip": 0}, "training.clip must be above 0, got 0.0"),
+        ({"training.weight_decay": -1}, "training.weight_decay must be at least 0, got -1.0"),
+        ({"training.adapt_share": 0}, "training.adapt_share must be between 0 and 1, got 0.0"),
+        ({"training.adapt_share": 1}, "training.adapt_share must be between 0 and 1, got 1.0"),
+        ({"training.inner_warmup": -1}, "training.inner_warmup must be at least 0, got -1"),
+        ({"training.inner_start": 0}, "training.inner_start must be above 0, at most 1, got 0.0"),
+        ({"training.inner_start": 2}, "training.inner_start must be above 0, at most 1, got 2.0"),
+    ],
+)
+def test_mistakes_in_a_recipe(changes, sentence):
+    with pytest.raises(ConfigError) as caught:
+        build(RecipeConfig, edited(changes, RECIPE), where="recipe")
+    assert str(caught.value) == f"recipe.{sentence}"
+
+
+def test_limits_are_within():
+    least = {
+        **{"inner.chunk": 32, "inner.learning_rate": 0, "training.tokens": 32},
+        **{"training.warmup": 139, "training.inner_start": 1, "model.ttt_blocks": 4},
+        **{"model.rope_base": None, "model.width": 100},  # without rotation heads may be odd
+    }
+    found = build(RecipeConfig, edited(least, RECIPE), where="recipe")
+    assert found.inner.chunk == found.model.window == found.training.tokens == 32
+    assert found.model.width // found.model.heads == 25
+
+
+def test_settings_and_addresses_load_without_torch_and_scipy():
+    code = (
+        "import sys, mneme.ttt.settings, mneme.ttt.blocks, mneme.ttt.paths\n"
+        "print(*sorted({'torch', 'scipy'} & set(sys.modules)), 'loaded')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["loaded"]
