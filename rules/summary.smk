@@ -22,6 +22,7 @@ HEADLINES = {
     "ttt_adapter": "ttt_adapter",
     "ttt_grid": "ttt_grid",
     "ttt_context": "ttt_context",
+    "lattice": "lattice",
 }
 """Headline file -> the rule (and script) that makes it."""
 
@@ -81,6 +82,18 @@ STEPS = {
     "ttt_context": [
         *expand(rules.ttt_measure.log[0], run=TTT_PATHS.measured),
         rules.ttt_context.log[0],
+    ],
+    "lattice": [
+        rules.lattice_prepare.log[0],
+        *expand(rules.lattice_embed.log[0], backbone=LATTICE_PATHS.teachers),
+        *[
+            expand(rules.lattice_fit.log[0], backbone=teacher, run=arm)[0]
+            for teacher in LATTICE_PATHS.teachers
+            for arm in LATTICE_PATHS.runs[teacher]
+        ],
+        *expand(rules.lattice_measure.log[0], backbone=LATTICE_PATHS.teachers),
+        rules.lattice_original.log[0],
+        rules.lattice.log[0],
     ],
 }
 """Phase -> logs of all its steps; beside each lies the record of its time and memory. In an order

@@ -6,6 +6,9 @@ steps   ttt_prepare (a corpus) -> ttt_fit (a run) -> ttt_adapter_fit (an adapter
         -> ttt_model, ttt_adapter, ttt_grid, ttt_context
 """
 
+from mneme.ttt.blocks import ttt_blocks
+from mneme.ttt.paths import TTTPaths
+
 TTT_PATHS = TTTPaths(
     results=SETTINGS.results,
     recipes=SETTINGS.ttt.recipes,

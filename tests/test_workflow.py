@@ -36,6 +36,7 @@ FITS = {
     "zeta_primes_fit",
     "ttt_fit",
     "ttt_adapter_fit",
+    "lattice_fit",
 }
 
 
@@ -223,6 +224,10 @@ def test_an_edit_of_one_runs_settings_reruns_that_run_only(clone, edit):
     jobs = clone.jobs(*SMOKE, "one.yaml")
     fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
     assert fits == {("ttt_fit", "run=text_sliding")}
+    (clone.folder / "one.yaml").write_text("lattice: {arms: {mlp: {start: random}}}\n")
+    jobs = clone.jobs(*SMOKE, "one.yaml")
+    fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
+    assert fits == {("lattice_fit", "backbone=smollm2-135m, run=mlp")}
 
 
 def test_the_size_of_one_adapter_run_leaves_the_mixers_and_their_traces_alone(clone):
@@ -315,7 +320,7 @@ def test_a_single_target_runs_exactly_what_it_needs(clone, resources, assets):
 
 
 @pytest.mark.parametrize(
-    ("size", "ceiling"), [("smoke", 110), ("fast", 160), (None, 160), ("long", 160), ("gpu", 160)]
+    ("size", "ceiling"), [("smoke", 110), ("fast", 160), (None, 160), ("long", 200), ("gpu", 200)]
 )
 def test_the_dag_stays_under_its_ceiling_of_jobs(clone, size, ceiling):
     overlay = ("--configfile", f"config/{size}.yaml") if size else ()
@@ -392,6 +397,7 @@ HEADLINES = (
     "ttt_adapter",
     "ttt_grid",
     "ttt_context",
+    "lattice",
 )
 PICTURES = set(HEADLINES) - {"env", "model", "zeros"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mneme.core.lineage import CONVERT, SHARED, Needs
+from mneme.lattice.lineage import NEEDS as LATTICE
 from mneme.routing.lineage import NEEDS as ROUTING
 from mneme.ttt.lineage import NEEDS as TTT
 from mneme.zeta.lineage import NEEDS as ZETA
@@ -20,4 +21,4 @@ def needs_of(*, embedded: bool) -> Needs:
         rule: tuple(need for need in needs if embedded or need != CONVERT)
         for rule, needs in ROUTING.items()
     }
-    return {**SHARED, **routing, **ZETA, **TTT}
+    return {**SHARED, **routing, **ZETA, **TTT, **LATTICE}

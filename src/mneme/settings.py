@@ -15,6 +15,7 @@ from typing import Any, Literal
 from mneme.core.assets import AssetsConfig
 from mneme.core.backbones import BackboneConfig
 from mneme.core.config import ConfigError, build, plain, require
+from mneme.lattice.settings import LatticeConfig
 from mneme.routing.config import RoutingConfig
 from mneme.ttt.settings import TTTConfig
 from mneme.zeta.settings import ZetaConfig
@@ -69,6 +70,8 @@ class Settings:
     """Room `zeta`."""
     ttt: TTTConfig
     """Room `ttt`."""
+    lattice: LatticeConfig
+    """Room `lattice`."""
 
     def __post_init__(self) -> None:
         for name in ("results", "resources"):

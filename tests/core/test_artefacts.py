@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from mneme.core.artefacts import (
     ArtefactError,
     atomic_path,
+    read_array,
     read_arrays,
     read_json,
     read_tensors,
     read_text,
+    write_array,
     write_arrays,
     write_json,
     write_tensors,
@@ -34,11 +36,13 @@ TENSORS = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor([1, 2])}
 WRITERS = [
     pytest.param(lambda path: write_text(path, "text"), id="text"),
     pytest.param(lambda path: write_json(path, {"x": 1}), id="json"),
+    pytest.param(lambda path: write_array(path, ARRAYS["ids"]), id="array"),
     pytest.param(lambda path: write_arrays(path, ARRAYS), id="arrays"),
     pytest.param(lambda path: write_tensors(path, TENSORS), id="tensors"),
 ]
 READERS = [
     pytest.param(read_json, id="json"),
+    pytest.param(read_array, id="array"),
     pytest.param(read_arrays, id="arrays"),
     pytest.param(read_tensors, id="tensors"),
 ]

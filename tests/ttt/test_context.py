@@ -324,6 +324,7 @@ def test_text_documents_are_cut_and_marked():
         validation_share=0.25,
         min_turns=2,
         drop_offensive=False,
+        limit=None,
         harmless=(),
         seed=0,
     )

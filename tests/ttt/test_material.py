@@ -18,6 +18,7 @@ CONFIG = CorpusConfig(
     validation_share=0.25,
     min_turns=2,
     drop_offensive=False,
+    limit=None,
     harmless=(),
     seed=0,
 )

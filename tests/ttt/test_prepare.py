@@ -19,6 +19,7 @@ SETTINGS = {
     "validation_share": 0.25,
     "min_turns": 3,
     "drop_offensive": True,
+    "limit": None,
     "harmless": ["god"],
     "seed": 0,
 }
@@ -231,3 +232,12 @@ def test_wrong_chains_are_named(key, value):
     good = {"symbols": 4, "concentration": 0.1, "seed": 0}
     with pytest.raises(ConfigError, match=f"markov.{key} must be"):
         build(MarkovConfig, good | {key: value}, where="markov")
+
+
+def test_a_limit_keeps_the_first_plays_and_conversations():
+    few = prepare(documents(), dataclasses.replace(CONFIG, limit=4), tokenizer=None)
+    names = list(dict.fromkeys(plays(documents()["shakespeare"])))[:4]
+    names += [talk.group for talk in documents()["chitchat"]][:4]
+    assert set(texts_of(few)) == set(names)
+    with pytest.raises(ConfigError, match="limit must be null or at least 3"):
+        dataclasses.replace(CONFIG, limit=2)

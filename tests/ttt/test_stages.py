@@ -52,6 +52,7 @@ TEXT = CorpusConfig(
     validation_share=0.2,
     min_turns=2,
     drop_offensive=False,
+    limit=None,
     harmless=(),
     seed=0,
 )

@@ -117,6 +117,26 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise ArtefactError(_damaged(path, error)) from None
 
 
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write one numpy array as `.npy`, atomically, without pickle."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """Read the array of a `.npy`; raises `ArtefactError` when missing or damaged."""
+    try:
+        with open(path, "rb") as handle:
+            array = np.load(handle, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("not one array")
+            return array
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing: run snakemake again to make it") from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ArtefactError(_damaged(path, error)) from None
+
+
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write named tensors as safetensors, atomically."""
     from safetensors import SafetensorError

@@ -72,12 +72,14 @@ class CorporaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AssetsConfig:
-    """The embedded default assets: a model and three corpora inside locked wheels."""
+    """The embedded default assets: two models and three corpora inside locked wheels."""
 
     lock: str
     """Lock file: one `name==version --hash=sha256:...` a line."""
     model: MemberConfig
     """GGUF file of the embedded language model."""
+    minilm: MemberConfig
+    """Files of the embedded sentence encoder, already in transformers' form."""
     corpora: CorporaConfig
     """The three corpora."""
 

@@ -21,6 +21,7 @@ SHARED: Needs = {
     "assets_fetch": (),
     "assets_corpora": ("assets_fetch",),
     CONVERT: ("assets_fetch",),
+    "assets_minilm": ("assets_fetch",),
 }
 """Needs of the rules that belong to no room; a test compares all needs with the graph that
 Snakemake builds."""

@@ -51,6 +51,8 @@ HEADLINE_ROWS = (
     r"ttt_context \w+ (chains|plays|dialogues)_(nll_beyond|ideal_share|bits_per_byte_beyond)",
     r"ttt_context \w+ (chains|plays|dialogues)_(own_minus_\w+|harm)",
     r"ttt_context \w+ (chains|plays|dialogues)_nll_beyond_minus_\w+",
+    r"lattice \w+ (recall@1|mrr|effective_rank)",
+    r"lattice \w+ (recall_minus_\w+@1|mrr_minus_\w+|not_worse_than_pca@[\d.]+)",
     r"statistics (zeta|gue) (spacing_variance|spacing_correlation@1|rigidity@100)",
 )
 """Rows of `table`, as patterns of `phase run metric`."""

@@ -40,10 +40,14 @@ class CorpusConfig:
     """Whether conversations with a word of better-profanity's list are left out."""
     harmless: tuple[str, ...]
     """Words of that list, in lower case, that are no reason to leave a conversation out."""
+    limit: int | None
+    """Plays, and conversations, that are used at most, the first so many; null: all."""
     seed: int
     """Seed of the split."""
 
     def __post_init__(self) -> None:
+        few = self.limit is None or self.limit >= 3
+        require(few, "limit", "null or at least 3 (to train, validate and test)", self.limit)
         ours = self.tokenizer == "bpe"
         rule = f"at least {256 + SPECIALS}" if ours else f"null for {self.tokenizer}"
         least = self.vocabulary is not None and self.vocabulary >= 256 + SPECIALS

@@ -94,7 +94,8 @@ def _texts(
         assert len(named["conversation"]) == len(documents["chitchat"])
     listed = offensive(config.harmless) if config.drop_offensive else None
     texts, short, offending = [], 0, 0
-    for kind, of_kind in named.items():
+    for kind, texts_of_kind in named.items():
+        of_kind = dict(list(texts_of_kind.items())[: config.limit])
         generator = numpy_generator(config.seed, "split", kind)
         split = split_of(len(of_kind), config, generator=generator)
         for (name, text), part in zip(of_kind.items(), split, strict=True):

@@ -1,0 +1,169 @@
+"""What needs no training by gradient, measured on the test pairs like every trained arm.
+
+Everything is fitted on training vectors or texts only.
+
+Legend: N pairs, M vectors, D width of the embedding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mneme.core.seeds import numpy_generator
+from mneme.lattice.baselines import (
+    LinearCodec,
+    bm25_scores,
+    fit_pca,
+    random_projection,
+    tfidf_scores,
+    truncation,
+)
+from mneme.lattice.gather import Measured
+from mneme.lattice.measure import Reading, read_vectors
+from mneme.lattice.retrieval import Floats, score_retrieval
+from mneme.lattice.stages_measure import ReadConfig
+
+Texts = Mapping[str, Sequence[Sequence[str]]]
+"""Split -> [group, question, answer] of each pair."""
+BASELINES = ("raw", "standardised", "pca", "projection", "truncation", "tfidf", "bm25")
+"""Embeddings as they are; standardised by feature, which every trained arm also does; codecs to as
+many numbers as a surface has; searches by words."""
+
+
+def baseline_runs(
+    vectors: Mapping[str, NDArray],
+    texts: Texts,
+    read: ReadConfig,
+    *,
+    surface: int,
+    seeds: tuple[int, ...],
+) -> dict[str, Measured]:
+    """Measure every one of `BASELINES`.
+
+    Parameters
+    ----------
+    vectors : mapping
+        `<split>_questions`, `<split>_answers` (N, D) for train and test.
+    texts : mapping
+        Texts of the same pairs.
+    read : ReadConfig
+        Constants of BM25, repetitions of the timing.
+    surface : int
+        Numbers that codecs keep.
+    seeds : tuple of int
+        Seeds of the random projections.
+
+    Returns
+    -------
+    dict
+        Baseline -> what was measured.
+
+    Raises
+    ------
+    VectorError
+        Vectors that cannot be measured, too few or too narrow for a codec.
+    """
+    train_MD = np.concatenate([vectors["train_questions"], vectors["train_answers"]]).astype(float)
+    questions, answers = (
+        vectors[f"test_{side}"].astype(float) for side in ("questions", "answers")
+    )
+    mean_D, scale_D = train_MD.mean(0), train_MD.std(0)
+    scale_D = np.where(scale_D > 1e-6 * scale_D.max(), scale_D, 1.0)
+    scaled = ((side - mean_D) / scale_D for side in (questions, answers))
+    width = train_MD.shape[1]
+    drawn = [
+        random_projection(width, surface, generator=numpy_generator(seed, "lattice", "projection"))
+        for seed in seeds
+    ]
+    pairs = (questions, answers)
+    return {
+        "raw": _plain(*pairs),
+        "standardised": _plain(*scaled),
+        "pca": _codec([fit_pca(train_MD, surface)], *pairs, mean_D, seeds=(None,), read=read),
+        "projection": _codec(drawn, *pairs, mean_D, seeds=seeds, read=read),
+        "truncation": _codec(
+            [truncation(width, surface)], *pairs, mean_D, seeds=(None,), read=read
+        ),
+        **_words(texts, read),
+    }
+
+
+def _plain(questions_ND: Floats, answers_ND: Floats) -> Measured:
+    reading = read_vectors(questions_ND, answers_ND, original_MD=None, made_MD=None, mean_D=None)
+    return Measured(
+        kind="raw",
+        seeds=(None,),
+        readings=(reading,),
+        numbers=questions_ND.shape[1],
+        parameters=0,
+        core_parameters=0,
+        encode_s=None,
+    )
+
+
+def _codec(
+    codecs: Sequence[LinearCodec],
+    questions_ND: Floats,
+    answers_ND: Floats,
+    mean_D: Floats,
+    *,
+    seeds: tuple[int | None, ...],
+    read: ReadConfig,
+) -> Measured:
+    both = np.concatenate([questions_ND, answers_ND])
+    readings = [
+        read_vectors(
+            codec.encode(questions_ND),
+            codec.encode(answers_ND),
+            original_MD=both,
+            made_MD=codec.decode(codec.encode(both)),
+            mean_D=mean_D,
+        )
+        for codec in codecs
+    ]
+    few = questions_ND[: read.shown]
+    return Measured(
+        kind="codec",
+        seeds=seeds,
+        readings=tuple(readings),
+        numbers=codecs[0].encode_DS.shape[1],
+        parameters=codecs[0].parameters,
+        core_parameters=0,
+        encode_s=fastest(lambda: codecs[0].encode(few), times=read.timings) / len(few),
+    )
+
+
+def fastest(action: Callable[[], object], *, times: int) -> float:
+    """Return the least seconds that an action takes."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def _words(texts: Texts, read: ReadConfig) -> dict[str, Measured]:
+    """Search by the words that question and answer share."""
+    questions, answers = ([pair[place] for pair in texts["test"]] for place in (1, 2))
+    train = [text for pair in texts["train"] for text in pair[1:]]
+    found = {
+        "tfidf": tfidf_scores(questions, answers, train=train),
+        "bm25": bm25_scores(questions, answers, saturation=read.saturation, length=read.length),
+    }
+    return {
+        name: Measured(
+            kind="words",
+            seeds=(None,),
+            readings=(Reading(scores=score_retrieval(scores), values={}, spread=None),),
+            numbers=None,
+            parameters=None,
+            core_parameters=0,
+            encode_s=None,
+        )
+        for name, scores in found.items()
+    }

@@ -1,0 +1,65 @@
+"""All settings of the room (no torch here)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mneme.core.config import require
+from mneme.lattice.config import ArmConfig, RecipeConfig
+from mneme.lattice.original_config import OriginalConfig
+from mneme.lattice.prepare import PairsConfig
+from mneme.lattice.stages_measure import MeasureConfig
+from mneme.lattice.teacher_config import TeacherConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatticeConfig:
+    """Room `lattice`."""
+
+    seeds: tuple[int, ...]
+    """Training seeds, at least one."""
+    pairs: PairsConfig
+    """Question-answer pairs."""
+    teachers: dict[str, TeacherConfig]
+    """Catalogue of teachers."""
+    batch: int
+    """Texts embedded at a time."""
+    recipes: dict[str, RecipeConfig]
+    """Teacher -> what its arms share."""
+    arms: dict[str, ArmConfig]
+    """All arms; controls are arms beside the real ones."""
+    runs: dict[str, tuple[str, ...]]
+    """Teacher -> arms that are trained on its embeddings."""
+    measure: MeasureConfig
+    """How arms are read."""
+    original: OriginalConfig
+    """The source's run."""
+
+    def __post_init__(self) -> None:
+        unique = len(set(self.seeds)) == len(self.seeds) > 0
+        require(unique, "seeds", "different ones, at least one", self.seeds)
+        require(self.batch >= 1, "batch", "at least 1", self.batch)
+        for block in ("teachers", "arms"):
+            for name in getattr(self, block):
+                fits = re.fullmatch(r"[a-z][a-z0-9_.-]*", name) is not None
+                require(fits, block, "named in lower case, digits, _ . and -", name)
+        for name, arm in self.arms.items():
+            other = arm.control_of
+            known = other is None or (other in self.arms and other != name)
+            require(known, f"arms.{name}.control_of", "null or another arm", arm.control_of)
+        require(len(self.runs) >= 1, "runs", "at least one teacher", self.runs)
+        for teacher, arms in self.runs.items():
+            known = teacher in self.teachers
+            require(known, "runs", f"teachers out of {sorted(self.teachers)}", teacher)
+            there = teacher in self.recipes
+            require(there, "recipes", f"with teacher {teacher} of runs", sorted(self.recipes))
+            listed = set(arms) <= set(self.arms) and len(set(arms)) == len(arms) > 0
+            rule = f"different ones out of {sorted(self.arms)}, at least one"
+            require(listed, f"runs.{teacher}", rule, arms)
+            batch = self.recipes[teacher].fit.batch
+            for name in arms:
+                pairs = self.arms[name].pairs or self.pairs.train
+                enough = batch <= pairs <= self.pairs.train
+                rule = f"{batch} (the batch) to {self.pairs.train} (pairs.train)"
+                require(enough, f"arms.{name}.pairs", rule, pairs)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+
+from mneme.core.config import plain
+from mneme.core.seeds import torch_generator
+from mneme.lattice import teachers
+from mneme.lattice.cache import CacheError
+from mneme.lattice.embedding import embed_columns
+from mneme.lattice.stages_prepare import EmbedStageConfig
+from mneme.lattice.synthetic import drawn, related_vectors
+from mneme.lattice.teacher_config import SyntheticConfig, TeacherConfig
+from mneme.nn.tokenizer import byte_tokenizer
+
+CPU = torch.device("cpu")
+COLUMNS = {
+    "train_questions": ["one", "a longer text", "x"],
+    "train_answers": ["two", "y", "another text"],
+    "test_questions": ["three"],
+    "test_answers": ["four four"],
+}
+
+
+@pytest.fixture(name="model", scope="module")
+def _model(tmp_path_factory):
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("bert")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = BertModel(
+            BertConfig(vocab_size=260, num_attention_heads=2, **sizes), add_pooling_layer=False
+        )
+    made.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def config(model, resources, *, batch=3, **changes):
+    settings = {
+        "source": "local",
+        "synthetic": None,
+        "name": str(model),
+        "revision": None,
+        "dtype": "float32",
+        "layers": (-1,),
+        "max_tokens": 10,
+        "normalise": True,
+        "license_url": "",
+    }
+    teacher = TeacherConfig(**(settings | changes))
+    return EmbedStageConfig(name="tiny", teacher=teacher, resources=str(resources), batch=batch)
+
+
+def synthetic(**changes):
+    return SyntheticConfig(**({"width": 2000, "rho": 0.5, "seed": 0} | changes))
+
+
+def test_every_text_has_its_own_vector(model, tmp_path):
+    told = config(model, tmp_path)
+    arrays, facts = embed_columns(COLUMNS, told, device=CPU)
+    teacher = teachers.load_teacher(told.teacher, device=CPU, resources=tmp_path)
+    assert list(arrays) == list(COLUMNS)
+    for name, texts in COLUMNS.items():
+        alone = teachers.embed(teacher, texts, batch=1)
+        np.testing.assert_allclose(arrays[name], alone, atol=1e-6)
+    known = {"dim": 8, "texts": 8, "bytes": 8 * 8 * 4, "cut": 2, "kept": False, "reason": None}
+    assert {name: facts[name] for name in known} == known
+    assert (tmp_path / "embeddings" / f"{facts['key']}.npy").is_file()
+
+
+def test_a_second_time_nothing_is_embedded(model, tmp_path, monkeypatch):
+    first, facts = embed_columns(COLUMNS, config(model, tmp_path), device=CPU)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("embedded again")
+
+    monkeypatch.setattr(teachers, "embed", refuse)
+    again, known = embed_columns(COLUMNS, config(model, tmp_path), device=CPU)
+    assert known["kept"]
+    assert known["key"] == facts["key"]
+    for name, array in first.items():
+        np.testing.assert_array_equal(again[name], array)
+    for other in ({"batch": 2}, {"normalise": False}, {"max_tokens": 9}):
+        with pytest.raises(AssertionError, match="embedded again"):
+            embed_columns(COLUMNS, config(model, tmp_path, **other), device=CPU)
+    with pytest.raises(AssertionError, match="embedded again"):
+        embed_columns({**COLUMNS, "more": ["text"]}, config(model, tmp_path), device=CPU)
+
+
+def test_damaged_kept_vectors_are_never_used(model, tmp_path):
+    facts = embed_columns(COLUMNS, config(model, tmp_path), device=CPU)[1]
+    path = tmp_path / "embeddings" / f"{facts['key']}.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CacheError, match="is damaged"):
+        embed_columns(COLUMNS, config(model, tmp_path), device=CPU)
+    path.unlink()
+    assert embed_columns(COLUMNS, config(model, tmp_path), device=CPU)[1]["key"] == facts["key"]
+    assert path.is_file()
+
+
+def test_drawn_vectors_need_no_model_and_are_not_kept(model, tmp_path):
+    told = config(model, tmp_path, source="synthetic", synthetic=synthetic())
+    arrays, facts = embed_columns(COLUMNS, told, device=CPU)
+    assert {name: len(array) for name, array in arrays.items()} == {
+        name: len(texts) for name, texts in COLUMNS.items()
+    }
+    assert facts["key"] is None
+    assert facts["reason"]
+    assert not list(tmp_path.iterdir())
+    assert plain(told)["teacher"]["synthetic"] == {"width": 2000, "rho": 0.5, "seed": 0}
+
+
+def test_drawn_answers_have_the_asked_cosine_and_splits_are_apart():
+    vectors = drawn(COLUMNS, synthetic())
+    cosine = (vectors["train_questions"] * vectors["train_answers"]).sum(1)
+    np.testing.assert_allclose(cosine, 0.5, atol=0.1)  # deviation .75 / sqrt(2000) = .02
+    assert all(array.dtype == np.float32 for array in vectors.values())
+    more = drawn({**COLUMNS, "train_questions": [""] * 9, "train_answers": [""] * 9}, synthetic())
+    np.testing.assert_array_equal(more["test_answers"], vectors["test_answers"])
+    assert abs(float(vectors["train_questions"][0] @ vectors["test_questions"][0])) < 0.1
+    other = drawn(COLUMNS, synthetic(seed=1))
+    assert not np.array_equal(other["test_answers"], vectors["test_answers"])
+    same = related_vectors(4, 6, 1.0, generator=torch_generator(0, "test"))
+    torch.testing.assert_close(*same)

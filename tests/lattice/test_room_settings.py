@@ -1,0 +1,145 @@
+"""Settings of the room: what each rule is told, in every size, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from mneme.core.config import ConfigError, build
+from mneme.core.workflow import canonical, merge
+from mneme.lattice.paths import LatticePaths, by_arm
+from mneme.lattice.rule_blocks import lattice_blocks
+from mneme.lattice.settings import LatticeConfig
+from mneme.lattice.stages_fit import FitStageConfig
+from mneme.lattice.stages_measure import (
+    LatticeStageConfig,
+    MeasureStageConfig,
+    OriginalStageConfig,
+)
+from mneme.lattice.stages_prepare import EmbedStageConfig, PrepareStageConfig
+
+FOLDER = Path(__file__).parents[2] / "config"
+PLAIN = {
+    "lattice_prepare": PrepareStageConfig,
+    "lattice_original": OriginalStageConfig,
+    "lattice": LatticeStageConfig,
+}
+
+
+def room(size="config"):
+    read = lambda name: yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))  # noqa: E731
+    block = read("config")["lattice"]
+    return block if size == "config" else merge(block, read(size).get("lattice", {}))
+
+
+def load(content):
+    return build(LatticeConfig, content, where="lattice")
+
+
+def edited(changes, content=None):
+    content = copy.deepcopy(room() if content is None else content)
+    for key, value in changes.items():
+        *path, last = key.split("/")
+        block = content
+        for name in path:
+            block = block[name]
+        block[last] = value
+    return content
+
+
+def blocks_of(config):
+    paths = LatticePaths(results="r", runs=config.runs, seeds=config.seeds)
+    return paths, lattice_blocks(config, paths, "resources")
+
+
+def told(config, rule, **wildcards):
+    block = blocks_of(config)[1][rule]
+    return canonical(block(SimpleNamespace(**wildcards)) if callable(block) else block)
+
+
+@pytest.mark.parametrize("size", ["config", "smoke", "fast", "long", "gpu"])
+def test_every_rule_is_told_what_its_script_asks_for(size):
+    config = load(room(size))
+    paths, blocks = blocks_of(config)
+    for rule, stage in PLAIN.items():
+        build(stage, told(config, rule), where="lattice")
+    for teacher in paths.teachers:
+        found = build(
+            EmbedStageConfig, told(config, "lattice_embed", backbone=teacher), where="lattice"
+        )
+        assert (found.name, found.teacher) == (teacher, config.teachers[teacher])
+        read = build(
+            MeasureStageConfig, told(config, "lattice_measure", backbone=teacher), where="lattice"
+        )
+        assert sorted(read.arms) == paths.runs[teacher]
+        for arm in paths.runs[teacher]:
+            fit = told(config, "lattice_fit", backbone=teacher, run=arm)
+            made = build(FitStageConfig, fit, where="lattice")
+            assert (made.arm, made.recipe) == (config.arms[arm], config.recipes[teacher])
+    assert set(blocks) == {*PLAIN, "lattice_embed", "lattice_fit", "lattice_measure"}
+
+
+def test_an_arm_is_told_of_no_other_and_reports_settings_reach_only_the_report():
+    before = load(room())
+    after = load(edited({"arms/mlp/start": "random"}))
+    for teacher, arms in before.runs.items():
+        for arm in arms:
+            same = [told(c, "lattice_fit", backbone=teacher, run=arm) for c in (before, after)]
+            assert (same[0] == same[1]) == (arm != "mlp")
+    more = load(edited({"measure/resamples": 999}))
+    for rule in ("lattice_fit", "lattice_measure"):
+        place = {"backbone": "minilm", "run": "adapter"}
+        assert told(before, rule, **place) == told(more, rule, **place)
+    assert told(before, "lattice") != told(more, "lattice")
+
+
+def test_the_order_of_the_yaml_moves_nothing():
+    content = room()
+    turned = edited(
+        {
+            "runs": {t: arms[::-1] for t, arms in reversed(content["runs"].items())},
+            "arms": dict(reversed(content["arms"].items())),
+        }
+    )
+    one, two = (blocks_of(load(c))[0] for c in (content, turned))
+    assert one == two
+    assert one.fits("minilm", "x") == two.fits("minilm", "x")
+    for rule in PLAIN:
+        assert told(load(content), rule) == told(load(turned), rule)
+
+
+def test_files_are_sorted_by_their_own_addresses():
+    paths = LatticePaths(results="r", runs={"t": ("b", "a")}, seeds=(3, 1))
+    files = paths.fits("t", "w")
+    assert files[:2] == ["r/lattice/fit/t/a/seed3/w", "r/lattice/fit/t/a/seed1/w"]
+    assert by_arm(files) == {"a": files[:2], "b": files[2:]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seeds": [1, 1]}, "lattice.seeds must be different ones"),
+        ({"batch": 0}, "lattice.batch must be at least 1"),
+        ({"runs": {}}, "lattice.runs must be at least one teacher"),
+        ({"runs": {"nobody": ["adapter"]}}, "lattice.runs must be teachers out of"),
+        ({"runs": {"distilbert": ["adapter"]}}, "lattice.recipes must be with teacher distilbert"),
+        ({"runs/minilm": ["adapter", "adapter"]}, "lattice.runs.minilm must be different ones"),
+        ({"runs/minilm": ["nothing"]}, "lattice.runs.minilm must be different ones out of"),
+        ({"arms/mlp/control_of": "mlp"}, "lattice.arms.mlp.control_of must be null or another"),
+        ({"arms/mlp/control_of": "gone"}, "lattice.arms.mlp.control_of must be null or another"),
+        ({"arms/adapter/pairs": 10}, "lattice.arms.adapter.pairs must be 64 (the batch) to 1200"),
+        ({"arms/adapter/pairs": 5000}, "lattice.arms.adapter.pairs must be 64 (the batch)"),
+        ({"pairs/train": 40}, "lattice.arms.adapter.pairs must be 64 (the batch) to 40"),
+        ({"arms/Big": None}, "lattice.arms"),
+        ({"unknown": 1}, "lattice.unknown is not a known key"),
+    ],
+)
+def test_mistakes_are_one_sentence(changes, sentence):
+    with pytest.raises(ConfigError) as error:
+        load(edited(changes))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
