@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from mneme.core.artefacts import read_json
 from mneme.core.stage import read_record
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import dataclasses
 from mneme.core.stage import stage
@@ -115,6 +119,18 @@ def test_a_users_mistake_is_one_sentence_and_no_file(run, capsys, tmp_path, body
     assert f"ERROR: {sentence}" in (tmp_path / "logs" / "demo.log").read_text()
     assert not (tmp_path / "results" / "demo.json").exists()
     assert not (tmp_path / "logs" / "demo.json").exists()
+
+
+def test_the_keys_that_running_out_of_memory_names_exist(run, capsys):
+    with pytest.raises(SystemExit):
+        run("raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory')")
+    names = re.findall(r"\b(?:routing|zeta|ttt|lattice)(?:\.\w+)+", capsys.readouterr().err)
+    assert {name.split(".")[0] for name in names} == {"routing", "zeta", "ttt", "lattice"}
+    for name in names:
+        block = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+        for key in name.split("."):
+            assert key in block, name
+            block = block[key]
 
 
 def test_a_finished_step_leaves_its_time_memory_and_device_beside_its_log(run, tmp_path):

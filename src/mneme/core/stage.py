@@ -221,6 +221,9 @@ def _sentence(error: Exception) -> str | None:
             "CUDA is out of memory: in room routing lower routing.protocol.batch, "
             "routing.calibration.batch, routing.prepare.calibration_chunks, or batch and tokens of "
             "routing.adapters.runs, or set the backbone's dtype to bfloat16; in room zeta lower "
-            "zeta.training.batch, zeta.slot_ablation.rows or zeta.diagnostics.rows"
+            "zeta.training.batch, zeta.slot_ablation.rows or zeta.diagnostics.rows; in room ttt "
+            "lower micro_batch or set checkpointed in training of ttt.recipes, or lower "
+            "ttt.context.batch or ttt.grid.batch; in room lattice lower lattice.batch or batch in "
+            "fit of lattice.recipes, or set checkpointed in their cell"
         )
     return None
