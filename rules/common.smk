@@ -68,10 +68,9 @@ def pictures(phase, room):
     return {"svg": svg, "png": result(f"{phase}.png")}
 
 
-def backbone_files():
-    """Return the files of the backbone that jobs depend on, none when the hub keeps them."""
-    entry = SETTINGS.chosen
-    if EMBEDDED:
+def model_files(entry):
+    """Return the files of a model that jobs depend on, none when the hub keeps them."""
+    if entry.source == "embedded":
         return [resource(f"models/{entry.name}/model.safetensors")]
     if entry.source == "local":
         return [str(path) for path in sorted(Path(entry.name).glob("*.safetensors"))]

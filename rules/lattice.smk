@@ -33,11 +33,7 @@ rule lattice_prepare:
 rule lattice_embed:
     input:
         pairs=rules.lattice_prepare.output[0],
-        model=lambda wildcards: [
-            resource(f"models/{teacher.name}/model.safetensors")
-            for teacher in [SETTINGS.lattice.teachers[wildcards.backbone]]
-            if teacher.source == "embedded"
-        ],
+        model=lambda wildcards: model_files(SETTINGS.lattice.teachers[wildcards.backbone]),
     output:
         vectors=LATTICE_PATHS.step("embed", "{backbone}", "vectors.npz"),
         facts=LATTICE_PATHS.step("embed", "{backbone}", "facts.json"),

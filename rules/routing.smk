@@ -20,7 +20,7 @@ PATHS = RoutingPaths(results=SETTINGS.results, backbone=BACKBONE, config=ROUTING
 rule routing_prepare:
     input:
         corpora=[resource(f"corpora/{domain.corpus}.jsonl") for domain in ROUTING.domains],
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
     output:
         PATHS.step("prepare", "tokens.npz"),
     log:
@@ -36,7 +36,7 @@ rule routing_prepare:
 rule model_load:
     input:
         tokens=rules.routing_prepare.output[0],
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
     output:
         result("model.json"),
     log:
@@ -55,7 +55,7 @@ rule model_load:
 rule routing_adapter_fit:
     input:
         tokens=rules.routing_prepare.output[0],
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
     output:
         losses=PATHS.adapter_seeds("{run}", "losses.json"),
         histories=PATHS.adapter_seeds("{run}", "history.json"),
@@ -76,7 +76,7 @@ rule routing_adapter_fit:
 rule routing_states:
     input:
         tokens=rules.routing_prepare.output[0],
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
     output:
         PATHS.step("states", "calibration.safetensors"),
     log:
@@ -115,7 +115,7 @@ rule routing_mixer_fit:
 rule routing_model:
     input:
         tokens=rules.routing_prepare.output[0],
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
         adapters=PATHS.first_adapters(ROUTING.adapters.headline),
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer="ours"),
     output:
@@ -137,7 +137,7 @@ rule routing_model:
 rule routing_trace:
     input:
         tokens=rules.routing_prepare.output[0],
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer=READ_MIXERS),
     output:
         PATHS.step("trace", "{phase}.npz"),
@@ -160,7 +160,7 @@ rule routing_original:
     input:
         adapters=PATHS.first_adapters(ROUTING.original.adapter_run),
         mixers=expand(rules.routing_mixer_fit.output.weights, mixer=ROUTING.original.mixer),
-        model=backbone_files(),
+        model=model_files(SETTINGS.chosen),
     output:
         PATHS.step("original", "sequences.json"),
     log:

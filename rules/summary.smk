@@ -31,6 +31,7 @@ STEPS = {
         rules.assets_fetch.log[0],
         rules.assets_corpora.log[0],
         *([rules.assets_convert.log[0]] if EMBEDDED or TTT_PATHS.borrowed else []),
+        *([rules.assets_minilm.log[0]] if "minilm" in LATTICE_PATHS.teachers else []),
     ],
     "prepare": [rules.routing_prepare.log[0]],
     "env": [rules.env_check.log[0]],

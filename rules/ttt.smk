@@ -9,6 +9,9 @@ steps   ttt_prepare (a corpus) -> ttt_fit (a run) -> ttt_adapter_fit (an adapter
 from mneme.ttt.blocks import ttt_blocks
 from mneme.ttt.paths import TTTPaths
 
+WEIGHTS = "adapter_model.safetensors"
+"""Where PEFT, and the source's form, keep an adapter's numbers."""
+
 TTT_PATHS = TTTPaths(
     results=SETTINGS.results,
     recipes=SETTINGS.ttt.recipes,
@@ -116,7 +119,7 @@ rule ttt_adapter_fit:
             "fit", TTT_PATHS.adapters[wildcards.run].base, "model.safetensors"
         ),
     output:
-        adapters=[directory(path) for path in TTT_PATHS.seeded("adapter_fit", "{run}", "adapter")],
+        adapters=TTT_PATHS.seeded("adapter_fit", "{run}", f"adapter/{WEIGHTS}"),
         losses=TTT_PATHS.seeded("adapter_fit", "{run}", "losses.npz"),
         told=TTT_PATHS.seeded("adapter_fit", "{run}", "told.json"),
     log:
@@ -155,7 +158,7 @@ rule ttt_grid:
     input:
         tokenizers=[TTT_PATHS.prepared(corpus)["tokenizer"] for corpus in TTT_PATHS.grid_corpora],
         weights=TTT_PATHS.of("fit", TTT_PATHS.grid_runs, "model.safetensors"),
-        adapters=TTT_PATHS.of("adapter_fit", TTT_PATHS.grid_adapters, "adapter"),
+        adapters=TTT_PATHS.of("adapter_fit", TTT_PATHS.grid_adapters, f"adapter/{WEIGHTS}"),
     output:
         result("ttt_grid.json"),
         **pictures("ttt_grid", "ttt"),

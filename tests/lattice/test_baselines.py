@@ -6,6 +6,7 @@ import pytest
 from mneme.lattice.baselines import (
     bm25_scores,
     fit_pca,
+    fit_scaled_pca,
     random_projection,
     tfidf_scores,
     truncation,
@@ -130,3 +131,19 @@ def test_one_sentence_for_too_few_vectors():
     bad[0, 0] = np.nan
     with pytest.raises(VectorError, match="training vectors: 1 of 300 rows hold NaN"):
         fit_pca(bad, 2)
+
+
+def test_scaled_pca_is_pca_of_standardised_features_and_whitening_makes_components_equal():
+    generator = np.random.default_rng(3)
+    train = generator.normal(size=(60, 8)) * np.geomspace(0.1, 50, 8) + 5
+    train[:, 1] += train[:, 0]
+    plain = fit_scaled_pca(train, 4, whitening=0.0)
+    scaled = train / train.std(0)
+    expected = fit_pca(scaled, 4).encode(scaled)
+    np.testing.assert_allclose(plain.encode(train), expected, atol=1e-9)
+    white = fit_scaled_pca(train, 4, whitening=1.0)
+    np.testing.assert_allclose(np.cov(white.encode(train).T, bias=True), np.eye(4), atol=1e-9)
+    both = [codec.decode(codec.encode(train)) for codec in (plain, white)]
+    np.testing.assert_allclose(both[0], both[1], atol=1e-8)
+    whole = fit_scaled_pca(train, 8, whitening=0.5)
+    np.testing.assert_allclose(whole.decode(whole.encode(train)), train, atol=1e-7)

@@ -138,7 +138,7 @@ def test_differences_are_those_of_the_means(headline, measured):
 
 
 def test_what_is_compared_differs_in_one_thing():
-    references = ["raw", "standardised", "pca", "projection"]
+    references = ["raw", "standardised", "pca", "pca_whitened", "projection"]
     assert compared_with("on", ARMS) == [*references, "off", "mlp", "steps_0"]
     assert compared_with("off", ARMS) == [*references, "permuted"]
     assert compared_with("few", ARMS) == references

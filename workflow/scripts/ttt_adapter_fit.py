@@ -1,5 +1,6 @@
 """A trained run -> one dialogue adapter a seed, its losses on test dialogues, its replies."""
 
+import shutil
 from pathlib import Path
 
 from mneme.core import checkpoints
@@ -28,6 +29,7 @@ with stage(snakemake) as job:
             fingerprint=job.fingerprint(),
             log=job.log,
         )
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of another form, perhaps
         save_adapter(fitted.adapter, folder / "adapter", base_name=config.run.base)
         write_arrays(folder / "losses.npz", losses)
         frame = {"code": job.params.code, "provenance": job.provenance(), "name": config.name}

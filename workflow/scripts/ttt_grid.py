@@ -1,5 +1,7 @@
 """Trained networks, with and without adapters -> results/ttt_grid.json, its table and figure."""
 
+from pathlib import Path
+
 from mneme.core.artefacts import read_tensors, read_text, save_figure, write_text
 from mneme.core.stage import stage
 from mneme.report.ttt_grid import ttt_grid_figure
@@ -15,7 +17,7 @@ with stage(snakemake) as job:
     device = job.use_torch()
     codecs = {str(path).split("/")[-2]: Codec(read_text(path)) for path in job.input.tokenizers}
     states = {n: [*map(read_tensors, paths)] for n, paths in by_run(job.input.weights).items()}
-    adapters = by_run(job.input.adapters)
+    adapters = by_run(str(Path(path).parent) for path in job.input.adapters)
     measured = measured_nets(config, codecs, states, adapters, device=device, log=job.log)
     runs = grid_runs(measured, config.grid)
     write_text(job.output.csv, grid_table(measured, PROMPTS))

@@ -96,22 +96,16 @@ class Stage:
         versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
         made_by = [self.params.code, fingerprint(self.params.config), str(self.device), *versions]
         digest = hashlib.sha256(" ".join(made_by).encode())
-        for path in self._input_files():
+        for path in sorted(str(path) for path in self.input):
             status = Path(path).stat()
             small = status.st_size < 2**26
             digest.update(Path(path).read_bytes() if small else f"{status.st_mtime_ns}".encode())
         return digest.hexdigest()[:16]
 
-    def _input_files(self) -> list[str]:
-        """List the input files, those inside of folders one by one."""
-        paths = [Path(path) for path in self.input]
-        inside = ([f for f in p.rglob("*") if f.is_file()] if p.is_dir() else [p] for p in paths)
-        return sorted(str(file) for files in inside for file in files)
-
     def inputs(self) -> dict[str, str]:
         """Hash every input file: path -> 16 hex digits of SHA-256 over its content."""
         hashes = {}
-        for path in sorted(set(self._input_files())):
+        for path in sorted({str(path) for path in self.input}):
             with open(path, "rb") as handle:
                 hashes[path] = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
         return hashes

@@ -1,6 +1,7 @@
 """What needs no training by gradient, measured on the test pairs like every trained arm.
 
-Everything is fitted on training vectors or texts only.
+Codecs are fitted on training vectors only, whitening is chosen on validation pairs; BM25 counts
+words over the answers it searches, as a search engine does.
 
 Legend: N pairs, M vectors, D width of the embedding.
 """
@@ -17,21 +18,29 @@ from mneme.core.seeds import numpy_generator
 from mneme.lattice.baselines import (
     LinearCodec,
     bm25_scores,
+    feature_scale,
     fit_pca,
+    fit_scaled_pca,
     random_projection,
     tfidf_scores,
     truncation,
 )
 from mneme.lattice.gather import Measured
 from mneme.lattice.measure import Reading, read_vectors
-from mneme.lattice.retrieval import Floats, score_retrieval
+from mneme.lattice.retrieval import Floats, retrieval, score_retrieval
 from mneme.lattice.stages_measure import ReadConfig
 
 Texts = Mapping[str, Sequence[Sequence[str]]]
 """Split -> [group, question, answer] of each pair."""
-BASELINES = ("raw", "standardised", "pca", "projection", "truncation", "tfidf", "bm25")
+BASELINES = (
+    *("raw", "standardised", "pca", "pca_standardised", "pca_whitened"),
+    *("projection", "truncation", "tfidf", "bm25"),
+)
 """Embeddings as they are; standardised by feature, which every trained arm also does; codecs to as
-many numbers as a surface has; searches by words."""
+many numbers as a surface has, principal components of standardised features among them, as they
+are and scaled down; searches by words."""
+WHITENINGS = (0.5, 1.0)
+"""Powers that `pca_whitened` tries; the one with the highest validation MRR is taken."""
 
 
 def baseline_runs(
@@ -47,7 +56,7 @@ def baseline_runs(
     Parameters
     ----------
     vectors : mapping
-        `<split>_questions`, `<split>_answers` (N, D) for train and test.
+        `<split>_questions`, `<split>_answers` (N, D) for train, val and test.
     texts : mapping
         Texts of the same pairs.
     read : ReadConfig
@@ -71,25 +80,36 @@ def baseline_runs(
     questions, answers = (
         vectors[f"test_{side}"].astype(float) for side in ("questions", "answers")
     )
-    mean_D, scale_D = train_MD.mean(0), train_MD.std(0)
-    scale_D = np.where(scale_D > 1e-6 * scale_D.max(), scale_D, 1.0)
+    mean_D, scale_D = train_MD.mean(0), feature_scale(train_MD)
     scaled = ((side - mean_D) / scale_D for side in (questions, answers))
     width = train_MD.shape[1]
     drawn = [
         random_projection(width, surface, generator=numpy_generator(seed, "lattice", "projection"))
         for seed in seeds
     ]
-    pairs = (questions, answers)
-    return {
-        "raw": _plain(*pairs),
+    fitted = {
+        "pca": fit_pca(train_MD, surface),
+        "pca_standardised": fit_scaled_pca(train_MD, surface, whitening=0.0),
+        "pca_whitened": _whitened(train_MD, vectors, surface),
+        "truncation": truncation(width, surface),
+    }
+    pairs = (questions, answers, mean_D)
+    measured = {
+        "raw": _plain(questions, answers),
         "standardised": _plain(*scaled),
-        "pca": _codec([fit_pca(train_MD, surface)], *pairs, mean_D, seeds=(None,), read=read),
-        "projection": _codec(drawn, *pairs, mean_D, seeds=seeds, read=read),
-        "truncation": _codec(
-            [truncation(width, surface)], *pairs, mean_D, seeds=(None,), read=read
-        ),
+        "projection": _codec(drawn, *pairs, seeds=seeds, read=read),
+        **{n: _codec([c], *pairs, seeds=(None,), read=read) for n, c in fitted.items()},
         **_words(texts, read),
     }
+    return {name: measured[name] for name in BASELINES}
+
+
+def _whitened(train_MD: Floats, vectors: Mapping[str, NDArray], surface: int) -> LinearCodec:
+    """Return the codec whose whitening finds the most validation answers."""
+    asked, right = (vectors[f"val_{side}"].astype(float) for side in ("questions", "answers"))
+    codecs = [fit_scaled_pca(train_MD, surface, whitening=power) for power in WHITENINGS]
+    found = [retrieval(c.encode(asked), c.encode(right))["mrr"].mean() for c in codecs]
+    return codecs[int(np.argmax(found))]
 
 
 def _plain(questions_ND: Floats, answers_ND: Floats) -> Measured:

@@ -78,6 +78,34 @@ def fit_pca(train_ND: ArrayLike, size: int) -> LinearCodec:
     return LinearCodec(mean_D=mean_D, encode_DS=basis_DS, decode_SD=basis_DS.T)
 
 
+def fit_scaled_pca(train_ND: ArrayLike, size: int, *, whitening: float) -> LinearCodec:
+    """Fit principal components of standardised features, each component scaled down.
+
+    Parameters
+    ----------
+    train_ND, size
+        As for `fit_pca`.
+    whitening : float
+        Power of its standard deviation that each component is divided by: 0 leaves it, 1 makes all
+        components equally large.
+    """
+    train = checked("training vectors", train_ND)
+    scale_D = feature_scale(train)
+    plain = fit_pca(train / scale_D, size)
+    spread_S = np.maximum(plain.encode(train / scale_D).std(0), 1e-12) ** whitening
+    return LinearCodec(
+        mean_D=train.mean(0),
+        encode_DS=plain.encode_DS / scale_D[:, None] / spread_S,
+        decode_SD=plain.decode_SD * scale_D * spread_S[:, None],
+    )
+
+
+def feature_scale(train_ND: Floats) -> Floats:
+    """Return the standard deviation of each feature (D,), 1 where it is constant."""
+    scale_D = train_ND.std(0)
+    return np.where(scale_D > 1e-6 * scale_D.max(), scale_D, 1.0)
+
+
 def random_projection(width: int, size: int, *, generator: np.random.Generator) -> LinearCodec:
     """Draw a Gaussian random projection that keeps squared lengths on average.
 

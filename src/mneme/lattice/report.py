@@ -38,7 +38,7 @@ from mneme.lattice.retrieval import bytes_per_vector
 from mneme.lattice.stages_measure import LatticeStageConfig
 from mneme.stats.rows import Row
 
-REFERENCES = ("raw", "standardised", "pca", "projection")
+REFERENCES = ("raw", "standardised", "pca", "pca_whitened", "projection")
 """Baselines that every trained arm is compared with."""
 Runs = Mapping[str, Mapping[str, Measured]]
 """Teacher -> baseline or arm -> what was measured."""

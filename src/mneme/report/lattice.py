@@ -294,7 +294,9 @@ def _lattice(axis: Axes, of: Runs) -> None:
         axis.set_axis_off()
         return
     mark(axis, 0)
-    off = next((row for row, (_, other) in zip(rows, lines, strict=True) if other == "off"), None)
+    off = next(
+        (row for row, (_, other) in zip(rows, lines, strict=True) if _is_off(of, other)), None
+    )
     dress(
         axis,
         title="Does the lattice add anything?",
@@ -302,6 +304,12 @@ def _lattice(axis: Axes, of: Runs) -> None:
         y="",
         answer=f"minus off: {told(off)}" if off is not None else "",
     )
+
+
+def _is_off(of: Runs, arm: str) -> bool:
+    """Tell whether an arm has nothing between surface in and surface out."""
+    settings = [b["settings"] for b in of.values() if b["arm"] == arm and b["kind"] == "trained"]
+    return bool(settings) and settings[0]["core"] == "off"
 
 
 def lattice_lines(of: Runs) -> list[tuple[str, str]]:

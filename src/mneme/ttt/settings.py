@@ -127,3 +127,13 @@ class TTTConfig:
                 kinds = [kind for kind, source in SOURCE_OF.items() if source in sources]
             rule = f"a kind that corpus {one.corpus} has: {', '.join(kinds)}"
             require(one.kind in kinds, f"context.sets.{name}.kind", rule, one.kind)
+            reach = max(
+                recipe.model.receptive_field
+                for recipe in self.recipes.values()
+                if recipe.corpus == one.corpus
+            )
+            needed = one.needed(reach)
+            rule = (
+                f"at least {needed - 1}: adapt_tokens, a receptive field ({reach}), counted_tokens"
+            )
+            require(one.tokens >= needed - 1, f"context.sets.{name}.tokens", rule, one.tokens)

@@ -37,7 +37,7 @@ PARENTS = ("attention", "mlp", "mlp_ttt", "mlp_static")
 NAMES = ("q", "k", "v", "o", "gate", "up", "down")
 """Those layers' names."""
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
-SHARED_FILES = ("shared_config.json", "shared_model.safetensors")
+SHARED_FILES = ("shared_config.json", "adapter_model.safetensors")
 """Files of a folder in PEFT's and in the source's form."""
 Shapes = Mapping[str, tuple[int, ...]]
 """Layer -> (out, in)."""
