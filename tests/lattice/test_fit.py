@@ -173,7 +173,7 @@ def test_every_epoch_sees_each_pair_once(material):
     assert torch.equal(rows[3], course_of(material, of=arm(core="off")).rows_of(3))
 
 
-@pytest.mark.parametrize("core", ["lattice", "mlp", "frozen"])
+@pytest.mark.parametrize("core", ["lattice", "mlp", "curve", "frozen"])
 def test_every_arm_starts_as_the_adapter_alone(material, tmp_path, core):
     of = {"trained": False}
     off = fitted(material, tmp_path / "off", of=arm(core="off", **of))

@@ -34,7 +34,7 @@ def vectors(width, count=3):
     return torch.randn(count, width, generator=torch_generator(0, "given"))
 
 
-@pytest.mark.parametrize("core", ["off", "lattice", "mlp", "frozen"])
+@pytest.mark.parametrize("core", ["off", "lattice", "mlp", "curve", "frozen"])
 @pytest.mark.parametrize("mode", GIVEN)
 def test_what_goes_in_and_out(mode, core):
     output = processor(mode, core=core)(vectors(GIVEN[mode]))
@@ -69,7 +69,7 @@ def test_a_mode_is_its_parts_in_a_row(mode):
 def test_arms_with_another_core_start_as_the_same_network():
     given = vectors(64)
     off = processor(core="off")(given)
-    for core in ("lattice", "mlp", "frozen"):
+    for core in ("lattice", "mlp", "curve", "frozen"):
         on = processor(core=core)(given)
         assert torch.equal(on.surface_BS, off.surface_BS)
         assert torch.equal(on.embedding_BD, off.embedding_BD)
@@ -93,3 +93,18 @@ def test_one_sentence_for_another_width(mode):
 def test_conditions_belong_to_the_generator(mode, condition):
     with pytest.raises(ConfigError, match="condition must be given in mode generator only"):
         Processor(mode, ADAPTER, CELL, core="off", width=64, condition=condition, seed=0)
+
+
+def test_the_curve_is_one_function_of_each_number_with_the_lattices_parameters():
+    curve = build_core("curve", CELL, generator=torch_generator(0))
+    lattice = build_core("lattice", CELL, generator=torch_generator(0))
+    assert parameter_count(curve) == pytest.approx(parameter_count(lattice), abs=2)
+    with torch.no_grad():
+        curve.alpha.fill_(1.0)
+        surface = torch.randn(2, CELL.surface_size, generator=torch_generator(1))
+        order = torch.randperm(CELL.surface_size, generator=torch_generator(2))
+        torch.testing.assert_close(curve(surface)[:, order], curve(surface[:, order]))
+        moved = surface.clone()
+        moved[:, 3] += 1.0
+        changed = (curve(moved) != curve(surface)).any(0).nonzero().flatten().tolist()
+    assert changed == [3]

@@ -23,9 +23,10 @@ Surface = Literal["single", "triple", "full"]
 """Faces of the box that carry the surface: one, one a direction, or all."""
 Mode = Literal["surface_only", "autoencoder", "generator", "dialogue"]
 """What goes in and out: surface, embedding, condition -> embedding, question -> answer."""
-Core = Literal["off", "lattice", "mlp", "frozen"]
+Core = Literal["off", "lattice", "mlp", "curve", "frozen"]
 """What stands between surface in and surface out: nothing; the lattice; a dense network with as
-many parameters; a lattice whose cell keeps its random weights."""
+many parameters; one learnt curve for all numbers, with as many; a lattice whose cell keeps its
+random weights."""
 FACES = {"single": 1, "triple": 3, "full": 6}
 """Faces of each kind of surface."""
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mneme.core.config import require
 from mneme.core.seeds import torch_generator
 from mneme.lattice.adapter import Adapter, WidthError
-from mneme.lattice.automaton import DenseCore, Lattice
+from mneme.lattice.automaton import CurveCore, DenseCore, Lattice
 from mneme.lattice.blocks import initialise, linear, parameter_count
 from mneme.lattice.config import AdapterConfig, CellConfig, Core, Mode
 
@@ -131,18 +131,21 @@ def build_core(core: Core, cell: CellConfig, *, generator: torch.Generator) -> n
 
     Parameters
     ----------
-    core : {"off", "lattice", "mlp", "frozen"}
-        Nothing; the lattice; a dense network with as many parameters; a lattice whose rule keeps
-        its random weights.
+    core : {"off", "lattice", "mlp", "curve", "frozen"}
+        Nothing; the lattice; a dense network, or one curve for all numbers, with as many
+        parameters; a lattice whose rule keeps its random weights.
     cell : CellConfig
-        The lattice, also the one that `mlp` is matched to.
+        The lattice, also the one that `mlp` and `curve` are matched to.
     generator : torch.Generator
         Source of every initial weight.
     """
     if core == "off":
         return nn.Identity()
-    if core == "mlp":
+    if core in ("mlp", "curve"):
         crossing = replace(cell, steps=max(cell.steps, cell.crossing))  # counted only: no warning
         lattice = Lattice(crossing, frozen=False, generator=torch.Generator().manual_seed(0))
-        return DenseCore(cell.surface_size, parameter_count(lattice), generator=generator)
+        parameters = parameter_count(lattice)
+        if core == "curve":
+            return CurveCore(parameters, generator=generator)
+        return DenseCore(cell.surface_size, parameters, generator=generator)
     return Lattice(cell, frozen=core == "frozen", generator=generator)
