@@ -181,3 +181,9 @@ def test_weights_of_another_network_are_refused(vectors, states):
     material = training_material(vectors)
     with pytest.raises(WeightsError, match=r"do not fit the recipe .*delete the arm's folder"):
         opened(states["on"][0], material, ARMS["off"], CONFIG)
+
+
+def test_the_figure_knows_every_baseline_in_this_order():
+    from mneme.report.lattice import BASELINES as DRAWN
+
+    assert DRAWN == BASELINES

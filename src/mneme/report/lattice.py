@@ -39,7 +39,10 @@ from mneme.report.style import (
 )
 
 BASELINE = "#b5b5b5"
-BASELINES = ("raw", "standardised", "pca", "projection", "truncation", "tfidf", "bm25")
+BASELINES = (
+    *("raw", "standardised", "pca", "pca_standardised", "pca_whitened"),
+    *("projection", "truncation", "tfidf", "bm25"),
+)
 COLORS = {"trained": OURS, "raw": BASELINE, "codec": BASELINE, "words": BASELINE}
 
 
