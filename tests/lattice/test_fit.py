@@ -284,6 +284,9 @@ def test_controls_change_what_they_say(material):
     assert control_answers(answers, arm(), seed=0) is answers
     exchanged = control_answers(answers, arm(answers="permuted"), seed=0)
     assert sorted(exchanged[:, 0]) == list(answers[:, 0]) != list(exchanged[:, 0])
+    taught = arm(answers="permuted_training")  # the same wrong pairs, and the right ones to test on
+    assert torch.equal(controlled(material, taught, seed=0).answers_ND, permuted.answers_ND)
+    assert control_answers(answers, taught, seed=0) is answers
 
 
 def test_the_planted_rule_by_a_loop():

@@ -131,6 +131,10 @@ def test_files_are_sorted_by_their_own_addresses():
         ({"runs/minilm": ["nothing"]}, "lattice.runs.minilm must be different ones out of"),
         ({"arms/mlp/control_of": "mlp"}, "lattice.arms.mlp.control_of must be null or another"),
         ({"arms/mlp/control_of": "gone"}, "lattice.arms.mlp.control_of must be null or another"),
+        (
+            {"arms/adapter/staged": True, "recipes/smollm2-135m/fit/warmup_steps": 0},
+            "lattice.recipes.smollm2-135m.fit.warmup_steps must be at least 1 for the staged arm",
+        ),
         ({"arms/adapter/pairs": 10}, "lattice.arms.adapter.pairs must be 64 (the batch) to 1200"),
         ({"arms/adapter/pairs": 5000}, "lattice.arms.adapter.pairs must be 64 (the batch)"),
         ({"pairs/train": 40}, "lattice.arms.adapter.pairs must be 64 (the batch) to 40"),

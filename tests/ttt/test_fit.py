@@ -11,7 +11,7 @@ from mneme.core import checkpoints
 from mneme.core.seeds import numpy_generator, torch_generator
 from mneme.ttt import fit as fit_module
 from mneme.ttt.config import InnerConfig, ModelConfig, RecipeConfig, TrainingConfig
-from mneme.ttt.fit import Course, DivergedError, fit, parameter_groups, rate_share
+from mneme.ttt.fit import Course, DivergedError, fit, parameter_groups
 from mneme.ttt.inner import InnerLossError, read
 from mneme.ttt.meta import meta_loss
 from mneme.ttt.model import build_model
@@ -302,15 +302,6 @@ def test_matrices_decay_and_vectors_do_not():
     assert all(p.ndim >= 2 for p in matrices["params"])
     assert all(p.ndim == 1 for p in vectors["params"])
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.parameters()))
-
-
-def test_rate_warms_up_and_falls_to_nothing():
-    config = dataclasses.replace(TRAINING, steps=100, warmup=10)
-    shares = [rate_share(index, config) for index in range(100)]
-    assert shares[0] == pytest.approx(0.1)
-    assert shares[9] == shares[10] == 1.0
-    assert shares[55] == pytest.approx(0.5)
-    assert 0 < shares[99] < 1e-3
 
 
 @pytest.mark.parametrize("arm", ["sliding", "second"])

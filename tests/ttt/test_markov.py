@@ -13,7 +13,6 @@ from mneme.ttt.markov import (
     entropy_rate,
     ideal_nll,
     known_nll,
-    share_of_gain,
     stationary,
 )
 
@@ -165,11 +164,3 @@ def test_a_generator_gives_the_same_documents_twice():
     np.testing.assert_array_equal(first[1], second[1])
     other, _ = draw_documents(3, 50, generator=np.random.default_rng(6), **options)
     assert not np.array_equal(first[0], other)
-
-
-def test_share_of_gain():
-    assert share_of_gain([3.0, 2.0], [2.0, 2.0], [1.0, 2.0]) == pytest.approx(0.5)
-    assert share_of_gain(2.5, 2.5, 1.5) == 0
-    assert share_of_gain(2.5, 1.5, 1.5) == 1
-    assert share_of_gain(2.5, 2.7, 1.5) == pytest.approx(-0.2)
-    assert share_of_gain(1.0, 1.0, 1.0) is None

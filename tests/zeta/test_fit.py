@@ -8,7 +8,7 @@ from mneme.core.config import ConfigError
 from mneme.core.seeds import torch_generator
 from mneme.zeta.carry import CarryConfig
 from mneme.zeta.config import ModelConfig, RunConfig, TrainingConfig
-from mneme.zeta.fit import Course, DivergedError, fit, rate_share
+from mneme.zeta.fit import Course, DivergedError, fit
 from mneme.zeta.network import Material, build_network
 from mneme.zeta.reading import slot_effects, slot_readings, window_nll
 from mneme.zeta.rollout import rollout
@@ -148,16 +148,6 @@ def test_first_step_is_adamw_on_the_mean_nll(material):
     assert record["nll"] == pytest.approx(total.item() / (8 * 31), rel=1e-5)
     for mine, other in zip(course.network.model.parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
-
-
-def test_rate_warms_up_and_falls_to_nothing():
-    config = training_config(steps=100, warmup=10)
-    shares = [rate_share(index, config) for index in range(100)]
-    assert shares[0] == pytest.approx(0.1)
-    assert shares[9] == shares[10] == 1.0
-    assert shares[55] == pytest.approx(0.5)
-    assert 0 < shares[99] < 1e-3
-    assert rate_share(0, training_config(steps=100, warmup=0)) == 1.0
 
 
 def test_every_window_trains_once_an_epoch_in_an_order_of_its_own(material):

@@ -1,10 +1,10 @@
 """A trained run -> one dialogue adapter a seed, its losses on test dialogues, its replies."""
 
-import shutil
 from pathlib import Path
 
 from mneme.core import checkpoints
 from mneme.core.artefacts import read_arrays, read_tensors, read_text, write_arrays, write_json
+from mneme.core.assets import atomic_folder
 from mneme.core.stage import stage
 from mneme.ttt.adapter_stages import adapted
 from mneme.ttt.codec import Codec
@@ -29,8 +29,8 @@ with stage(snakemake) as job:
             fingerprint=job.fingerprint(),
             log=job.log,
         )
-        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of another form, perhaps
-        save_adapter(fitted.adapter, folder / "adapter", base_name=config.run.base)
+        with atomic_folder(folder / "adapter") as whole:
+            save_adapter(fitted.adapter, whole, base_name=config.run.base)
         write_arrays(folder / "losses.npz", losses)
         frame = {"code": job.params.code, "provenance": job.provenance(), "name": config.name}
         write_json(folder / "told.json", {**frame, **told})

@@ -72,6 +72,7 @@ class Stage:
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.allow_tf32 = False  # as for matrix products: float32 unless asked
         self.device = devices.resolve(self.params.device)
         self.log(f"device {self.device}, {self.threads} threads")
         return self.device

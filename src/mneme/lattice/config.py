@@ -109,8 +109,8 @@ class FitConfig:
     steps: int
     """Optimiser steps, those of the warm-up included."""
     warmup_steps: int
-    """First steps that train the adapter on reconstruction alone; it is frozen afterwards. 0 trains
-    everything jointly."""
+    """First steps of staged arms, which train the adapter on reconstruction alone; it is frozen
+    afterwards."""
     batch: int
     """Pairs a step, at least 2."""
     learning_rate: float
@@ -152,8 +152,9 @@ class ArmConfig:
     """What stands between surface in and surface out."""
     lattice_steps: int | None
     """Steps of the lattice instead of the recipe's; null keeps those."""
-    answers: Literal["own", "permuted"]
-    """Whether training and testing pair a question with its answer, or with a random one."""
+    answers: Literal["own", "permuted", "permuted_training"]
+    """permuted: training and testing pair a question with a random answer (nothing but a leak could
+    help); permuted_training: training does and testing does not (what the pairs teach)."""
     vectors: Literal["teacher", "noise"]
     """Embeddings, or Gaussian noise of the same size in place of the questions'."""
     trained: bool

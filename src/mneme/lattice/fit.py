@@ -26,6 +26,7 @@ from mneme.lattice.config import ArmConfig, FitConfig, RecipeConfig
 from mneme.lattice.losses import info_nce, positive_only, reconstruction_loss
 from mneme.lattice.network import Material, Retriever, build_retriever, controlled
 from mneme.lattice.retrieval import VectorError, effective_rank, retrieval
+from mneme.nn.schedule import warm_cosine
 
 BETAS = (0.9, 0.98)
 
@@ -268,7 +269,7 @@ class Course:
     def _set_rate(self, index: int) -> None:
         share = 1.0
         if self.config.schedule == "cosine":
-            share = 0.5 * (1 + math.cos(math.pi * index / self.config.steps))
+            share = warm_cosine(index, steps=self.config.steps, warmup=0)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
 

@@ -73,7 +73,7 @@ def controlled(material: Material, arm: ArmConfig, *, seed: int) -> Material:
         `pairs`, `answers` and `vectors`.
     seed : int
         Decides which pairs stay, the exchange and the noise. Answers are exchanged among all pairs
-        of the same split, so testing pairs need `control_answers` as well.
+        of the same split; what arm `permuted` is tested on needs `control_answers` as well.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def controlled(material: Material, arm: ArmConfig, *, seed: int) -> Material:
     questions, answers = material.questions_ND, material.answers_ND
     if arm.vectors == "noise":
         questions = noise_like(questions, train, seed=seed)
-    if arm.answers == "permuted":
+    if arm.answers != "own":
         answers = answers.clone()
         for name, rows in (("train", train), ("val", material.val)):
             generator = torch_generator(seed, "permuted", name)
@@ -194,7 +194,7 @@ def build_retriever(
 
 def control_answers(answers_MD: np.ndarray, arm: ArmConfig, *, seed: int) -> np.ndarray:
     """Return held-out answers as an arm is tested on: their own, or exchanged."""
-    if arm.answers == "own":
+    if arm.answers != "permuted":
         return answers_MD
     order = torch.randperm(len(answers_MD), generator=torch_generator(seed, "permuted", "test"))
     return answers_MD[order.numpy()]

@@ -59,6 +59,9 @@ class LatticeConfig:
             require(listed, f"runs.{teacher}", rule, arms)
             batch = self.recipes[teacher].fit.batch
             for name in arms:
+                warmed = not self.arms[name].staged or self.recipes[teacher].fit.warmup_steps > 0
+                rule = f"at least 1 for the staged arm {name}"
+                require(warmed, f"recipes.{teacher}.fit.warmup_steps", rule, 0)
                 pairs = self.arms[name].pairs or self.pairs.train
                 enough = batch <= pairs <= self.pairs.train
                 rule = f"{batch} (the batch) to {self.pairs.train} (pairs.train)"

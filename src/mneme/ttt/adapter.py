@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.seeds import derive, numpy_generator, torch_generator
+from mneme.nn.schedule import warm_cosine
 from mneme.ttt.adapter_config import AdapterMeasureConfig, AdapterRunConfig, AdapterTrainingConfig
 from mneme.ttt.codec import Codec
 from mneme.ttt.decoder import generate, prefill
@@ -140,8 +141,9 @@ class Course:
         """Make step `index`; returns its loss (nats an answer's token), seconds and readings."""
         record: dict[str, Any] = {} if index else {"before": self.validation_nll()}
         started = time.perf_counter()
+        share = warm_cosine(index, steps=self.config.steps, warmup=self.config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.run.learning_rate * _rate_share(index, self.config)
+            group["lr"] = self.run.learning_rate * share
         self.optimizer.zero_grad(set_to_none=True)
         rows_B = batch_rows(
             len(self.train.tokens_NT), batch=self.config.batch, seed=self.seed, step=index
@@ -188,14 +190,6 @@ class Course:
                 f"the adapter's {what} is {value} at step {index}: lower learning_rate "
                 f"({self.run.learning_rate:g}), or lengthen warmup ({self.config.warmup})"
             )
-
-
-def _rate_share(index: int, config: AdapterTrainingConfig) -> float:
-    """Return the share of the peak learning rate at step `index`: linear warm-up, cosine to 0."""
-    if index < config.warmup:
-        return (index + 1) / config.warmup
-    done = (index - config.warmup) / (config.steps - config.warmup)
-    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def answer_nll(

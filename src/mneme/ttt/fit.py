@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.seeds import torch_generator
-from mneme.ttt.config import TTT_ARMS, Arm, RecipeConfig, TrainingConfig
+from mneme.nn.schedule import warm_cosine
+from mneme.ttt.config import TTT_ARMS, Arm, RecipeConfig
 from mneme.ttt.inner import read
 from mneme.ttt.material import Material
 from mneme.ttt.meta import inner_at, meta_reading
@@ -133,8 +134,9 @@ class Course:
     def step(self, index: int) -> dict[str, Any]:
         """Make step `index`; returns its loss (nats), inner gradients, seconds, and readings."""
         started = time.perf_counter()
+        share = warm_cosine(index, steps=self.config.steps, warmup=self.config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * rate_share(index, self.config)
+            group["lr"] = self.config.learning_rate * share
         self.optimizer.zero_grad(set_to_none=True)
         record: dict[str, Any] = self.accumulate(index)
         self._check(index, "loss", record["loss"])
@@ -232,14 +234,6 @@ def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str,
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-
-
-def rate_share(index: int, config: TrainingConfig) -> float:
-    """Return the share of the peak learning rate at step `index`: linear warm-up, cosine to 0."""
-    if index < config.warmup:
-        return (index + 1) / config.warmup
-    done = (index - config.warmup) / max(config.steps - config.warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _means(records: list[dict[str, Any]]) -> dict[str, float]:

@@ -170,24 +170,3 @@ def stationary(matrices: ArrayLike) -> Floats:
     for k in range(1, symbols):
         shares[..., k] = np.einsum("...i,...i->...", shares[..., :k], work[..., :k, k])
     return shares / shares.sum(axis=-1, keepdims=True)
-
-
-def share_of_gain(limited: ArrayLike, model: ArrayLike, unlimited: ArrayLike) -> float | None:
-    """Return which share of the gain from unlimited memory a model reaches.
-
-    Parameters
-    ----------
-    limited, model, unlimited : array, any one shape
-        Losses on the same documents: ideal learner that sees only the receptive field, model,
-        ideal learner that remembers everything.
-
-    Returns
-    -------
-    float or None
-        (limited - model) / (limited - unlimited) of the means; 0 without use of what lies beyond
-        the receptive field, 1 with ideal use; None where there is nothing to gain.
-    """
-    reach, ours, best = (
-        float(np.asarray(values, float).mean()) for values in (limited, model, unlimited)
-    )
-    return (reach - ours) / (reach - best) if reach > best else None

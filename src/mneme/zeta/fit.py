@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.seeds import torch_generator
 from mneme.nn.onednn import OneDNNLinear
+from mneme.nn.schedule import warm_cosine
 from mneme.zeta.carry_config import CarryConfig
 from mneme.zeta.config import SLOT_ARMS, ModelConfig, RunConfig, TrainingConfig
 from mneme.zeta.drift import drift_loss, drift_weight, require_horizon
@@ -332,7 +333,8 @@ class Course:
         }
 
     def _set_rate(self, index: int) -> None:
-        rate = self.config.learning_rate * rate_share(index, self.config)
+        share = warm_cosine(index, steps=self.config.steps, warmup=self.config.warmup)
+        rate = self.config.learning_rate * share
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
 
@@ -362,14 +364,6 @@ class Course:
             f"the training's {what} is {value} at step {index}: lower learning_rate ({rate:g}), "
             f"or lengthen warmup ({self.config.warmup})"
         )
-
-
-def rate_share(index: int, config: TrainingConfig) -> float:
-    """Return the share of the peak learning rate at step `index`: linear warm-up, cosine to 0."""
-    if index < config.warmup:
-        return (index + 1) / config.warmup
-    done = (index - config.warmup) / max(config.steps - config.warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _linear(device: torch.device) -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.seeds import torch_generator
+from mneme.nn.schedule import warm_cosine
 from mneme.zeta.mixture import Mixture
 from mneme.zeta.prime_config import PrimesConfig, RowConfig, WindowPrimesConfig
 from mneme.zeta.prime_net import PrimeNet
@@ -213,11 +214,8 @@ class Course:
         return record
 
     def _rate(self, index: int) -> float:
-        """Linear warm-up, then a cosine to 0."""
-        if index < self.config.warmup:
-            return self.config.learning_rate * (index + 1) / self.config.warmup
-        part = (index - self.config.warmup) / max(1, self.config.steps - self.config.warmup)
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+        share = warm_cosine(index, steps=self.config.steps, warmup=self.config.warmup)
+        return self.config.learning_rate * share
 
     @torch.no_grad()
     def _read(self, index: int, *, last: bool) -> dict[str, float]:
