@@ -1,4 +1,4 @@
-# make run            clone -> results/summary.json (SIZE=smoke|fast|long|gpu for another size)
+# make run            clone -> results/report.html (SIZE=smoke|fast|long|gpu for another size)
 # make test           unit tests and the smoke workflow
 # Everything is installed into $(VENV) inside the clone; a second call installs nothing.
 
@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 run: $(STAMP)
 	$(SNAKEMAKE)
-	$(BIN)/mneme summary $(RESULTS)
+	$(BIN)/mneme claims $(RESULTS)
 
 smoke: $(STAMP)
 	$(MAKE) run SIZE=smoke
@@ -48,7 +48,8 @@ bench: $(STAMP)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py; done
 
 report: $(STAMP)
-	$(SNAKEMAKE) --report $(RESULTS)/report.html
+	$(SNAKEMAKE) $(RESULTS)/report.html
+	$(SNAKEMAKE) --report $(RESULTS)/workflow.html
 
 clean:
 	rm -rf results .snakemake .pytest_cache .hypothesis .ruff_cache

@@ -8,6 +8,7 @@ snakemake --cores 1 --resources gpu=1 results/fatigue.json      one target on a 
 
 configfile: "config/assets.yaml"
 configfile: "config/config.yaml"
+configfile: "config/claims.yaml"
 
 
 include: "rules/common.smk"
@@ -23,4 +24,5 @@ rule all:
     default_target: True
     input:
         result("summary.json"),
+        result("report.html"),
     localrule: True

@@ -1,30 +1,19 @@
-"""The final summary.
+"""Verdicts on the claims, the final summary, the report.
 
-needs   the headline files of every room that exists
-makes   summary.json
-steps   summary
+needs   the headline files and figures of every room; config/claims.yaml
+makes   claims.json summary.json report.html
+steps   claims summary report
 """
 
-HEADLINES = {
-    "env": "env_check",
-    "model": "model_load",
-    "adapters": "routing_adapters",
-    "mixer": "routing_mixer",
-    "hysteresis": "hysteresis",
-    "fatigue": "fatigue",
-    "zeros": "zeros",
-    "mdn": "mdn",
-    "slot_ablation": "slot_ablation",
-    "diagnostics": "diagnostics",
-    "kernel": "kernel",
-    "statistics": "statistics",
-    "ttt_model": "ttt_model",
-    "ttt_adapter": "ttt_adapter",
-    "ttt_grid": "ttt_grid",
-    "ttt_context": "ttt_context",
-    "lattice": "lattice",
-}
-"""Headline file -> the rule (and script) that makes it."""
+import mneme.report
+from mneme.rooms import HEADLINES
+
+TEMPLATES = sorted(map(str, (Path(mneme.report.__file__).parent / "templates").glob("*")))
+FIGURES = [
+    *(phase for phase in HEADLINES if phase not in ("env", "model", "zeros")),
+    "mdn_training",
+]
+"""Pictures of the report, each with its caption in workflow/report/."""
 
 STEPS = {
     "assets": [
@@ -96,14 +85,31 @@ STEPS = {
         rules.lattice_original.log[0],
         rules.lattice.log[0],
     ],
+    "claims": [result("logs/claims.log")],
 }
 """Phase -> logs of all its steps; beside each lies the record of its time and memory. In an order
 that a reordered YAML file leaves as it is."""
 
 
+rule claims:
+    input:
+        [result(f"{phase}.json") for phase in HEADLINES],
+    output:
+        report(result("claims.json"), caption="../workflow/report/claims.rst", category="claims"),
+    log:
+        result("logs/claims.log"),
+    localrule: True
+    conda:
+        ENV
+    params:
+        **lineage_params("claims", {"claims": SETTINGS.claims, "order": list(SETTINGS.claims)}),
+    script:
+        "../workflow/scripts/claims.py"
+
+
 rule summary:
     input:
-        headlines=[result(f"{phase}.json") for phase in HEADLINES],
+        [*(result(f"{phase}.json") for phase in HEADLINES), rules.claims.output[0]],
     output:
         report(result("summary.json"), caption="../workflow/report/summary.rst", category="summary"),
     log:
@@ -117,9 +123,32 @@ rule summary:
             {
                 "backbone": SETTINGS.chosen,
                 "config_hash": fingerprint(SETTINGS),
-                "expected": {phase: lineage(rule) for phase, rule in HEADLINES.items()},
+                "expected": {
+                    phase: lineage(rule)
+                    for phase, rule in {**HEADLINES, "claims": "claims"}.items()
+                },
                 "steps": STEPS,
             },
         ),
     script:
         "../workflow/scripts/summary.py"
+
+
+rule report:
+    input:
+        headlines=rules.summary.input,
+        summary=rules.summary.output[0],
+        figures=[result(f"{name}.svg") for name in FIGURES],
+        captions=[str(Path(workflow.basedir) / f"workflow/report/{name}.rst") for name in FIGURES],
+        templates=TEMPLATES,
+    output:
+        result("report.html"),
+    log:
+        result("logs/report.log"),
+    localrule: True
+    conda:
+        ENV
+    params:
+        **params_of("report", {}),
+    script:
+        "../workflow/scripts/report.py"

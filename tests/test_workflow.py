@@ -153,12 +153,14 @@ def test_what_is_finished_is_not_run_again(clone):
 def assert_exactly(rules, jobs):
     """Check that `rules` run, and beside them only what reads what they make.
 
-    Snakemake names one reason a job: a job below another that runs is not `direct`. `summary`
-    carries the hashes of all phases, to refuse stale ones.
+    Snakemake names one reason a job: a job below another that runs is not `direct`. `claims` and
+    `summary` carry the hashes of all phases, to refuse stale ones.
     """
-    direct = {job.rule for job in jobs if job.direct} - {"summary"}
-    assert direct <= rules <= {job.rule for job in jobs}
-    assert direct or rules <= {"summary"}
+    below = {"claims", "summary"}
+    direct = {job.rule for job in jobs if job.direct} - below
+    assert direct <= rules
+    assert rules <= {job.rule for job in jobs}
+    assert direct or rules <= below
 
 
 LIBRARY_FILES = [
@@ -184,7 +186,7 @@ def test_a_library_edit_reruns_exactly_the_stages_that_use_it(clone, edit, name)
 
 
 def test_a_library_file_that_no_stage_uses_reruns_nothing(clone, edit):
-    for name in ("cli.py", "rooms.py", "settings.py"):
+    for name in ("cli.py", "cli_chat.py", "rooms.py", "settings.py"):
         edit(f"src/mneme/{name}", append("\nEDITED = 1\n"))
     assert clone.jobs() == []
 
@@ -193,7 +195,7 @@ def test_a_script_edit_reruns_that_rule(clone, edit):
     edit("workflow/scripts/hysteresis.py", append("\nEDITED = 1\n"))
     jobs = clone.jobs()
     assert_exactly({"hysteresis"}, jobs)
-    assert {job.rule for job in jobs} == {"hysteresis", "summary"}
+    assert {job.rule for job in jobs} == {"hysteresis", "claims", "summary", "report"}
 
 
 def test_touching_commenting_formatting_and_documenting_rerun_nothing(clone, edit):
@@ -398,8 +400,9 @@ HEADLINES = (
     "ttt_grid",
     "ttt_context",
     "lattice",
+    "claims",
 )
-PICTURES = set(HEADLINES) - {"env", "model", "zeros"}
+PICTURES = set(HEADLINES) - {"env", "model", "zeros", "claims"}
 
 
 @pytest.mark.parametrize("phase", HEADLINES)
@@ -414,6 +417,7 @@ def test_the_summary_has_everything_and_the_sources_keys(finished):
     summary = json.loads((finished[0].folder / RESULTS / "summary.json").read_text())
     validate(summary, "summary", name="summary.json")
     assert set(summary["phases"]) == set(HEADLINES) | {"assets", "prepare"}
+    assert {"routing", "ttt", "zeta", "lattice"} == {c["room"] for c in summary["claims"].values()}
     assert {"switch_lag_AB", "switch_lag_BA", "return_gap_cosine_distance"} <= set(
         summary["hysteresis"]["test_aba"]
     )
@@ -520,9 +524,7 @@ def test_the_same_trace_gives_the_same_file_again(finished):
     status, text = clone.snakemake(*SMOKE, "--forcerun", "hysteresis")
     assert status == 0, text[-3000:]
     assert set(re.findall(r"^(?:local)?rule (\w+):", text, re.M)) == {
-        "hysteresis",
-        "summary",
-        "all",
+        *("hysteresis", "claims", "summary", "report", "all"),
     }
     assert path.stat().st_mtime_ns > made
     assert without_cost(headline(clone.folder, "hysteresis")) == before
@@ -553,5 +555,5 @@ def test_results_copied_without_their_metadata_are_refused_when_stale(finished, 
     (copy.folder / RESULTS / "summary.json").unlink()
     status, text = copy.snakemake(*SMOKE)
     assert status != 0
-    assert "ERROR: hysteresis.json: stale" in text
+    assert "ERROR: hysteresis.json, claims.json: stale" in text
     assert not (copy.folder / RESULTS / "summary.json").exists()

@@ -1,40 +1,34 @@
-"""Command line: `config` explains keys, `summary` prints headline values, `chat` talks to a run."""
+"""Command line: explains keys, prints values and verdicts, compares runs, talks to one."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
+import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from mneme.core.artefacts import ArtefactError, read_json, read_tensors, write_tensors
-from mneme.core.config import ConfigError, KeyDoc, build, describe, plain
+from mneme import cli_chat
+from mneme.core.artefacts import ArtefactError, read_json, read_text, write_json, write_text
+from mneme.core.config import ConfigError, KeyDoc, describe, plain
+from mneme.core.headline import read_headline
 from mneme.core.workflow import merge
+from mneme.report.claims_table import answers_markdown, render_claims
 from mneme.report.summary import original_table, table
+from mneme.rooms import HEADLINES
 from mneme.settings import Settings, load_settings
-from mneme.ttt.chat_config import ChatConfig
-from mneme.ttt.config import RecipeConfig
 
-if TYPE_CHECKING:
-    import torch
-
-    from mneme.ttt.chat import Chat
-    from mneme.ttt.codec import Codec
-    from mneme.ttt.model import TTTTransformer
-
-BASE = (Path("config/assets.yaml"), Path("config/config.yaml"))
+BASE = (Path("config/assets.yaml"), Path("config/claims.yaml"), Path("config/config.yaml"))
 """What the Snakefile reads before any overlay."""
-_CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - set(map(ord, "\t\n")), "\ufffd")
-"""Signs that would steer the terminal: a network may draw them, a reader sees U+FFFD."""
+MARKS = ("<!-- answers: made by `mneme answers --write README.md` -->", "<!-- end of answers -->")
+"""Between them stands the answer table."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("results", metavar="RESULTS_DIR")
     summary.add_argument("--all", action="store_true", help="controls and curves too")
     summary.set_defaults(run=show_summary)
+    _add_evidence(commands)
     chat = commands.add_parser("chat", help="talk with a fitted run, which learns from the talk")
-    _add_chat_options(chat)
-    chat.set_defaults(run=talk)
+    cli_chat.add_options(chat)
+    chat.set_defaults(run=lambda told: cli_chat.talk(told, _configuration(told.configfile)))
     for command in (config, chat):
         command.add_argument(
             "--configfile", nargs="+", default=[], metavar="F", help=f"overlays over {BASE[-1]}"
@@ -70,14 +65,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_chat_options(chat: argparse.ArgumentParser) -> None:
-    chat.add_argument("results", nargs="?", metavar="RESULTS_DIR", help="default: key `results`")
-    chat.add_argument("--run", metavar="NAME", dest="name", help="default: key `ttt.chat.run`")
-    chat.add_argument("--seed", type=int, default=0, metavar="N", help="weights, draws; default 0")
-    chat.add_argument("--adapter", metavar="PATH", help="folder of a TinyLoRA adapter to talk with")
-    chat.add_argument("--no-ttt", action="store_true", help="fast weights stay as they are")
-    chat.add_argument("--load", metavar="PATH", help="go on from what /save wrote")
-    chat.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest token")
+def _add_evidence(commands: Any) -> None:
+    claims = commands.add_parser("claims", help="print the verdict on every claim")
+    claims.add_argument("results", metavar="RESULTS_DIR")
+    claims.set_defaults(run=show_claims)
+    compare = commands.add_parser("compare", help="set two results folders side by side")
+    compare.add_argument("a", metavar="RESULTS_A")
+    compare.add_argument("b", metavar="RESULTS_B", help="of another backbone or size")
+    compare.add_argument(
+        "--output", metavar="F", help="Markdown to write; default RESULTS_B/compare.md"
+    )
+    compare.set_defaults(run=show_comparison)
+    snapshot = commands.add_parser("snapshot", help="keep a finished run in docs/results")
+    snapshot.add_argument("results", metavar="RESULTS_DIR")
+    snapshot.add_argument("target", nargs="?", default="docs/results", metavar="TARGET_DIR")
+    snapshot.set_defaults(run=keep_snapshot)
+    answers = commands.add_parser("answers", help="print the README's answer table")
+    answers.add_argument("snapshot", nargs="?", default="docs/results", metavar="SNAPSHOT_DIR")
+    answers.add_argument("--write", metavar="F", help="put it between the marks of this file")
+    answers.set_defaults(run=show_answers)
 
 
 def show_summary(arguments: argparse.Namespace) -> str:
@@ -85,6 +91,74 @@ def show_summary(arguments: argparse.Namespace) -> str:
     summary = read_json(Path(arguments.results) / "summary.json")
     parts = (table(summary, all_rows=arguments.all), original_table(summary))
     return "\n\n".join(filter(None, parts))
+
+
+def show_claims(arguments: argparse.Namespace) -> str:
+    """Return the claims table of `RESULTS_DIR`, and where the report is."""
+    folder = Path(arguments.results)
+    claims = read_headline(folder / "claims.json")
+    width = shutil.get_terminal_size((100, 24)).columns
+    text = render_claims(claims, width=width, colour=sys.stdout.isatty())
+    report = folder / "report.html"
+    return f"{text}\nReport: {report}" if report.is_file() else text
+
+
+def show_comparison(arguments: argparse.Namespace) -> str:
+    """Compare two folders; writes the tables as Markdown and returns them for the terminal."""
+    from mneme.report.compare import compare
+    from mneme.report.compare_table import compare_markdown, render_compare
+
+    folders = [Path(arguments.a), Path(arguments.b)]
+    for folder in folders:
+        if not (folder / "summary.json").is_file():
+            raise ArtefactError(f"{folder} has no summary.json: run snakemake there first")
+    if folders[0].resolve() == folders[1].resolve():
+        raise ArtefactError(f"{folders[0]} and {folders[1]} are one folder: name two")
+    found = compare(*({path.stem: read_json(path) for path in _jsons(f)} for f in folders))
+    output = Path(arguments.output or folders[1] / "compare.md")
+    write_text(output, compare_markdown(found))
+    return f"{render_compare(found)}\n\nWritten to {output}"
+
+
+def keep_snapshot(arguments: argparse.Namespace) -> str:
+    """Write a cut-down copy of a finished run, and its figures, into a folder of the repository."""
+    from mneme.report.snapshot import snapshot
+
+    source, target = Path(arguments.results), Path(arguments.target)
+    summary = read_json(source / "summary.json")
+    headlines = {phase: read_headline(source / f"{phase}.json") for phase in (*HEADLINES, "claims")}
+    size = "default" if source.name == "results" else source.name
+    kept = snapshot(headlines, summary, size=size)
+    for name, contents in kept.items():
+        write_json(target / f"{name}.json", contents)
+    figures = [path for path in sorted(source.glob("*.svg")) if not path.name.startswith(".")]
+    for figure in figures:
+        write_text(target / figure.name, read_text(figure))
+    return f"{len(kept)} files and {len(figures)} figures in {target}"
+
+
+def show_answers(arguments: argparse.Namespace) -> str:
+    """Return the answer table of a snapshot; `--write` puts it into a file."""
+    folder = Path(arguments.snapshot)
+    table = answers_markdown(
+        read_headline(folder / "claims.json"), read_json(folder / "measured.json")
+    )
+    if arguments.write is None:
+        return table
+    path = Path(arguments.write)
+    parts = re.split(f"({re.escape(MARKS[0])}.*{re.escape(MARKS[1])})", read_text(path), flags=re.S)
+    if len(parts) != 3:
+        raise ArtefactError(f"{path} must hold {MARKS[0]} and {MARKS[1]}, once each, in this order")
+    write_text(path, f"{parts[0]}{MARKS[0]}\n\n{table}\n{MARKS[1]}{parts[2]}")
+    return f"Written to {path}"
+
+
+def _jsons(folder: Path) -> list[Path]:
+    return [
+        folder / f"{name}.json"
+        for name in (*HEADLINES, "claims", "summary")
+        if (folder / f"{name}.json").is_file()
+    ]
 
 
 def explain_config(arguments: argparse.Namespace) -> str:
@@ -167,134 +241,3 @@ def _places(
             yield from _places(steps[1:], item, (*at, name))
     elif value is not None:
         yield from _places(steps[1:], value[steps[0]], (*at, steps[0]))
-
-
-def talk(arguments: argparse.Namespace) -> str:
-    """Hold a conversation on the terminal until Ctrl-D or Ctrl-C.
-
-    Raises
-    ------
-    ValueError
-        A file is missing or does not fit, or the configuration is wrong: nothing was said yet.
-    """
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (lets `input` edit the line)
-    # What a terminal cannot show, and bytes that are no text, must not end the talk.
-    for stream, errors in ((sys.stdout, "replace"), (sys.stdin, "surrogateescape")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        chat = _open_chat(arguments)
-        while True:
-            line = input("You: ")
-            try:
-                _answer(chat, line)
-            except ValueError as error:
-                print(f"mneme: {error}", flush=True)
-    return ""
-
-
-def _answer(chat: Chat, line: str) -> None:
-    """Do what one line says; raises ValueError with one sentence when that cannot be done."""
-    from mneme.ttt.chat import HELP, parse
-
-    command = parse(line)
-    if command is None:
-        pieces = chat.reply(line)
-        print("Assistant: ", end="", flush=True)
-        try:
-            for piece in pieces:
-                print(piece.translate(_CONTROLS), end="", flush=True)
-        finally:
-            print(flush=True)
-    elif command.name == "help":
-        print(HELP, flush=True)
-    elif command.name == "reset":
-        chat.reset()
-        print("Fast weights are as trained, the history is empty.", flush=True)
-    else:
-        path = Path(command.argument).expanduser()
-        if path.exists():
-            raise ArtefactError(f"{path} exists already: choose another name")
-        try:
-            write_tensors(path, chat.save())
-        except OSError as error:
-            raise ArtefactError(f"{path} cannot be written: {error.strerror}") from None
-        print(f"Saved to {path}", flush=True)
-
-
-def _open_chat(arguments: argparse.Namespace) -> Chat:
-    """Load what a chat needs, and greet."""
-    from mneme.core.devices import resolve
-    from mneme.core.seeds import torch_generator
-    from mneme.ttt.chat import Chat
-    from mneme.ttt.tinylora import load_adapter
-
-    config = _configuration(arguments.configfile)
-    settings = build(ChatConfig, (config.get("ttt") or {}).get("chat"), where="ttt.chat")
-    if arguments.temperature is not None:
-        sampling = replace(settings.sampling, temperature=arguments.temperature)
-        settings = replace(settings, sampling=sampling)
-    run, results = arguments.name or settings.run, Path(arguments.results or config["results"])
-    model, codec, recipe = _read_run(results, run, arguments.seed, resolve(config["device"]))
-    if arguments.adapter is not None:
-        model = load_adapter(model, arguments.adapter)
-    chat = Chat(
-        model.requires_grad_(False),
-        codec,
-        None if arguments.no_ttt else recipe.inner,
-        settings,
-        generator=torch_generator(arguments.seed, "chat"),
-    )
-    if arguments.load is not None:
-        path = Path(arguments.load).expanduser()
-        if not path.is_file():
-            raise ArtefactError(f"{path} is missing: choose a file that /save wrote")
-        chat.load(read_tensors(path), where=str(path))
-    learns = "learns from what it reads" if chat.learns else "does not learn from what it reads"
-    print(f"Run {run}, seed {arguments.seed}: {learns}. /help lists commands, Ctrl-D ends.")
-    return chat
-
-
-def _read_run(
-    results: Path, run: str, seed: int, device: torch.device
-) -> tuple[TTTTransformer, Codec, RecipeConfig]:
-    """Read a fitted run: network, tokenizer, recipe.
-
-    Raises
-    ------
-    ArtefactError
-        A file is missing (names the target that makes it) or damaged.
-    WeightsError
-        The weights are of another network than its history tells.
-    ConfigError
-        The run was not trained on text.
-    """
-    from mneme.ttt.codec import Codec
-    from mneme.ttt.paths import MARKOV
-    from mneme.ttt.trained import trained_model
-
-    folder = results / "ttt" / "fit" / run / f"seed{seed}"
-    history = read_json(_made(folder / "history.json", results))
-    recipe = build(RecipeConfig, history["recipe"], where="recipe")
-    if recipe.corpus == MARKOV:
-        raise ConfigError(f"run {run} was trained on drawn symbols, not on text: name another")
-    model = trained_model(
-        recipe.model,
-        history["arm"],
-        read_tensors(_made(folder / "model.safetensors", results)),
-        vocabulary=history["vocabulary"],
-        device=device,
-    )
-    tokenizer = results / "ttt" / "prepare" / recipe.corpus / "tokenizer.json"
-    return model, Codec(_made(tokenizer, results).read_text(encoding="utf-8")), recipe
-
-
-def _made(path: Path, results: Path) -> Path:
-    """Return the path of a file that exists; raises ArtefactError naming what makes it."""
-    if not path.is_file():
-        raise ArtefactError(
-            f"{path} is missing: run snakemake {results}/ttt_model.json, which fits the runs and "
-            "seeds of the configuration"
-        )
-    return path

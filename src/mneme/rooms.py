@@ -1,4 +1,4 @@
-"""Needs of the rules of all rooms; only the Snakefile and tests import this module."""
+"""Headline files and needs of all rooms, for the Snakefile, the command line and tests alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from mneme.lattice.lineage import NEEDS as LATTICE
 from mneme.routing.lineage import NEEDS as ROUTING
 from mneme.ttt.lineage import NEEDS as TTT
 from mneme.zeta.lineage import NEEDS as ZETA
+
+HEADLINES = {
+    "env": "env_check",
+    "model": "model_load",
+    "adapters": "routing_adapters",
+    "mixer": "routing_mixer",
+    "hysteresis": "hysteresis",
+    "fatigue": "fatigue",
+    "zeros": "zeros",
+    "mdn": "mdn",
+    "slot_ablation": "slot_ablation",
+    "diagnostics": "diagnostics",
+    "kernel": "kernel",
+    "statistics": "statistics",
+    "ttt_model": "ttt_model",
+    "ttt_adapter": "ttt_adapter",
+    "ttt_grid": "ttt_grid",
+    "ttt_context": "ttt_context",
+    "lattice": "lattice",
+}
+"""Headline file -> the rule (and script) that makes it; all that claims may rest on."""
 
 
 def needs_of(*, embedded: bool) -> Needs:
@@ -21,4 +42,5 @@ def needs_of(*, embedded: bool) -> Needs:
         rule: tuple(need for need in needs if embedded or need != CONVERT)
         for rule, needs in ROUTING.items()
     }
-    return {**SHARED, **routing, **ZETA, **TTT, **LATTICE}
+    claims = {"claims": tuple(HEADLINES.values())}
+    return {**SHARED, **routing, **ZETA, **TTT, **LATTICE, **claims}

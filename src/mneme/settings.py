@@ -16,10 +16,15 @@ from mneme.core.assets import AssetsConfig
 from mneme.core.backbones import BackboneConfig
 from mneme.core.config import ConfigError, build, plain, require
 from mneme.lattice.settings import LatticeConfig
+from mneme.report.claims_config import ClaimConfig, require_claim_ids
 from mneme.routing.config import RoutingConfig
 from mneme.ttt.settings import TTTConfig
 from mneme.zeta.settings import ZetaConfig
 
+CORPORA = ("shakespeare", "python", "chitchat")
+"""Corpora that `rules/assets.smk` makes."""
+EMBEDDED = ("smollm2-135m", "minilm")
+"""Models that `rules/assets.smk` makes; the first is a language model."""
 _HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[0-9a-f]{40}))?")
 
 
@@ -39,6 +44,7 @@ class OtherBackboneConfig:
     def __post_init__(self) -> None:
         targets = self.target_modules
         require(len(targets) > 0, "target_modules", "a list of at least one name", targets)
+        require(self.gate_layer >= 0, "gate_layer", "at least 0", self.gate_layer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +78,29 @@ class Settings:
     """Room `ttt`."""
     lattice: LatticeConfig
     """Room `lattice`."""
+    claims: dict[str, ClaimConfig]
+    """The claims ledger (config/claims.yaml): id -> what the source says and how it is decided."""
 
     def __post_init__(self) -> None:
         for name in ("results", "resources"):
-            require(getattr(self, name).strip() != "", name, "a folder", getattr(self, name))
+            folder = getattr(self, name)
+            require(folder.strip() != "", name, "a folder", folder)
+            _require_path(folder, name)
+        require(self.assets.lock.strip() != "", "assets.lock", "a file", self.assets.lock)
+        _require_path(self.assets.lock, "assets.lock")
+        members = self.assets.corpora.members
+        rule = f"one entry for each of {', '.join(CORPORA)}"
+        require(set(members) == set(CORPORA), "assets.corpora.members", rule, [*members])
+        for name in self.backbones:
+            fits = re.fullmatch(r"\w[\w. @+-]*", name) is not None
+            rule = "named by letters, digits, _ . - + @ or spaces, as their folders are"
+            require(fits, "backbones", rule, name)
         apart = Path(self.results).resolve() != Path(self.resources).resolve()
         require(apart, "results", "a folder other than resources", self.results)
         require(self.threads >= 1, "threads", "at least 1", self.threads)
         known = set(self.contexts) <= set(self.backbones)
         require(known, "contexts", f"by names out of {sorted(self.backbones)}", self.contexts)
+        require_claim_ids(self.claims)
         if self.backbone in self.contexts:
             _refuse_overlong(self.routing, self.backbone, self.contexts[self.backbone])
 
@@ -88,6 +108,12 @@ class Settings:
     def chosen(self) -> BackboneConfig:
         """Return the catalogue entry of the chosen backbone."""
         return self.backbones[self.backbone]
+
+
+def _require_path(path: str, key: str) -> None:
+    """Raise ConfigError unless Snakemake reads `path` as it stands: { and } mark its wildcards."""
+    ok = path.isprintable() and not set("{}") & set(path)
+    require(ok, key, "a path of one line without { and }", path)
 
 
 def _refuse_overlong(routing: RoutingConfig, backbone: str, context: int) -> None:
@@ -136,15 +162,44 @@ def load_settings(config: Mapping[str, Any]) -> Settings:
         settings = build(
             Settings, {**config, "backbone": name, "backbones": backbones}, where="config"
         )
+    _require_places(settings)
     return settings
+
+
+def _require_places(settings: Settings) -> None:
+    """Raise ConfigError unless folders can be made and models are where the workflow looks."""
+    for name in ("results", "resources"):
+        folder = getattr(settings, name)
+        rule = "a folder, or where one can be made"
+        require(_can_be_folder(Path(folder)), f"config.{name}", rule, folder)
+    models = {f"backbones.{settings.backbone}": (settings.chosen, EMBEDDED[:1])}
+    teachers = settings.lattice.teachers
+    models |= {f"lattice.teachers.{n}": (teachers[n], EMBEDDED) for n in settings.lattice.runs}
+    for key, (model, embedded) in models.items():
+        at, name = f"config.{key}.name", model.name
+        if model.source == "embedded":
+            rule = f"one of {', '.join(embedded)} where source is embedded"
+            require(name in embedded, at, rule, name)
+        if model.source == "local":
+            _require_path(name, at)
+            holds = name != "" and (Path(name) / "config.json").is_file()
+            require(holds, at, "a directory that holds config.json of a saved model", name)
+
+
+def _can_be_folder(folder: Path) -> bool:
+    """Return whether a folder is there, or nothing is in its way and its name is not too long."""
+    try:
+        return all(path.is_dir() or not path.exists() for path in (folder, *folder.parents))
+    except OSError:
+        return False
 
 
 def _other(choice: str, settings: Settings) -> tuple[str, dict[str, Any]]:
     """Return name and catalogue entry of a backbone given as hub id or directory."""
     use = settings.other_backbone
     entry: dict[str, Any] = plain(use)
-    directory = Path(choice).expanduser()
-    if choice and directory.is_dir():
+    directory = _directory(choice)
+    if directory is not None:
         holds = (directory / "config.json").is_file()
         require(
             holds, "config.backbone", "a directory that holds config.json of a saved model", choice
@@ -160,3 +215,12 @@ def _other(choice: str, settings: Settings) -> tuple[str, dict[str, Any]]:
     page = f"https://huggingface.co/{hub['name']}"
     entry |= {"source": "hub", "name": hub["name"], "revision": hub["revision"]}
     return hub["name"].replace("/", "--"), {**entry, "license_url": page}
+
+
+def _directory(choice: str) -> Path | None:
+    """Return the directory that `choice` names, None when it names none."""
+    try:
+        directory = Path(choice).expanduser()
+        return directory if choice and directory.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, no text
+        return None

@@ -111,6 +111,22 @@ def test_a_whole_number_is_a_float_where_one_is_asked():
         ({"sizes": 4}, "outer.sizes must be a list, got 4"),
         ({"sizes": [1, "2"]}, "outer.sizes[1] must be int, got '2'"),
         ({"pair": ["a"]}, "outer.pair must be a list of 2 entries, got ['a']"),
+        ({"count": 2**63}, "outer.count must be within 64 bits, got 9223372036854775808"),
+        (
+            {"count": 1 << 20000},
+            "outer.count must be within 64 bits, got a number of thousands of digits",
+        ),
+        ({"inner": {**INNER, "rate": 10**400}}, "outer.inner.rate must be within 64 bits, got 10"),
+        ({"inner": {**INNER, "rate": float("nan")}}, "outer.inner.rate must be finite, got nan"),
+        ({"inner": {**INNER, "rate": float("-inf")}}, "outer.inner.rate must be finite, got -inf"),
+        ({"count": "x" * 5000}, f"outer.count must be int, got '{'x' * 299}..."),
+        ({"a\nb": 1}, r"outer.'a\nb' is not a known key Expected: count, "),
+        ({None: 1}, "outer.None is not a known key Expected: count, "),
+        ({"named": {"a\nb": 5}}, r"outer.named.'a\nb' must be a block of keys, got 5"),
+        (
+            {"named": {1: INNER}},
+            "outer.named must be named by text (in quotes, where YAML reads it otherwise), got 1",
+        ),
         ({"inner": 5}, "outer.inner must be a block of keys, got 5"),
         ({"inner": {**INNER, "rate": 1.5}}, "outer.inner.rate must be in (0, 1), got 1.5"),
         ({"inner": {**INNER, "mode": "Fast"}}, "outer.inner.mode must be one of 'slow', 'fast'"),
@@ -155,6 +171,7 @@ def test_one_and_true_are_not_the_same_choice():
         build(Block, {"x": True}, where="b")
 
 
+whole = st.integers(-(2**63) + 1, 2**63 - 1)
 names = st.text("abcdefgh_", min_size=1, max_size=6)
 inners = st.builds(
     Inner,
@@ -163,10 +180,10 @@ inners = st.builds(
 )
 outers = st.builds(
     Outer,
-    count=st.integers(),
+    count=whole,
     flag=st.booleans(),
     name=st.none() | names,
-    sizes=st.lists(st.integers(), max_size=3).map(tuple),
+    sizes=st.lists(whole, max_size=3).map(tuple),
     pair=st.tuples(names, names),
     inner=inners,
     named=st.dictionaries(names, inners, max_size=3),

@@ -166,6 +166,28 @@ MIXER, ADAPTER = (
         ("backbones.gpt2.target_modules", [], "gpt2.target_modules must be a list of at least one"),
         ("other_backbone.target_modules", [], "other_backbone.target_modules must be a list of at"),
         ("contexts", {"nobody": 1}, "config.contexts must be by names out of ['gpt2'"),
+        (
+            "results",
+            "a\0b",
+            r"config.results must be a path of one line without { and }, got 'a\x00b'",
+        ),
+        ("results", "{run}", "config.results must be a path of one line without { and }"),
+        ("resources", "a\nb", "config.resources must be a path of one line without { and }"),
+        ("results", "x" * 256, "config.results must be a folder, or where one can be made"),
+        ("results", f"{ROOT}/Makefile", "config.results must be a folder, or where one can be"),
+        ("results", f"{ROOT}/Makefile/x", "config.results must be a folder, or where one can be"),
+        ("assets.lock", " ", "config.assets.lock must be a file, got ' '"),
+        ("assets.lock", "{x}", "config.assets.lock must be a path of one line without { and }"),
+        (
+            "assets.corpora.members",
+            {},
+            "assets.corpora.members must be one entry for each of shakespeare, python, chitchat",
+        ),
+        ("other_backbone.gate_layer", -1, "config.other_backbone.gate_layer must be at least 0"),
+        ("backbones.smollm2-135m.name", "x", "smollm2-135m.name must be one of smollm2-135m where"),
+        ("backbones.smollm2-135m.source", "local", "smollm2-135m.name must be a directory that ho"),
+        ("lattice.teachers.minilm.name", "{x}", "minilm.name must be one of smollm2-135m, minilm"),
+        ("lattice.teachers.minilm.source", "local", "minilm.name must be a directory that holds c"),
     ],
 )
 def test_every_mistake_is_one_sentence(config, address, value, sentence):
@@ -238,12 +260,22 @@ def test_a_directory_becomes_a_backbone_of_its_own(config, tmp_path):
     assert settings.backbones["gpt2"].source == "hub"
 
 
-@pytest.mark.parametrize("choice", ["nobody", "", "/not/there", "a/b/c", "org/name@main", "../x"])
+CHOICES = ["nobody", "", "/not/there", "a/b/c", "org/name@main", "../x", "~nobody", "x" * 5000]
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, "~\0"])
 def test_any_other_backbone_is_refused_with_the_choices(config, choice):
     config["backbone"] = choice
     with pytest.raises(
         ConfigError, match=r"must be one of gpt2, .* hub id \(org/name or .*director"
     ):
+        load_settings(config)
+
+
+@pytest.mark.parametrize("name", ["a/b", "{run}", "..", "", "a\nb"])
+def test_a_backbone_whose_name_is_no_folders_is_refused(config, name):
+    config["backbones"][name] = config["backbones"]["gpt2"]
+    with pytest.raises(ConfigError, match=r"^config\.backbones must be named by letters, digits"):
         load_settings(config)
 
 

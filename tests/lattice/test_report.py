@@ -209,6 +209,11 @@ def test_the_sources_run_stands_beside_its_curve():
         assert value_of(head, "original_0_27", metric) == pytest.approx(0.05)
     assert value_of(head, "original_0_27", "largest_miss") == pytest.approx(0.05)
     assert value_of(head, "original_0_27", "recall_raw@1") == 1
+    change = value_of(head, "original_0_27", "recall_after@1") - 1
+    assert value_of(head, "original_0_27", "recall_change@1") == pytest.approx(change)
+    (overall, *_) = [r for r in runs["original_0_27"]["rows"] if r["metric"] == "loss@1"]
+    half = 12.706 * 0.1 / 2  # Student's quantile at one degree of freedom, of two seeds .1 apart
+    assert (overall["high"] - overall["low"]) / 2 == pytest.approx(half, rel=1e-4)
     assert value_of(head, "original_0_27", "collapsed") == 1
     assert runs["original_0_27"]["verdict"].startswith("COLLAPSED in 2 of 2 seeds: effective rank")
     fine = original_runs({"original_0": [told(0, collapsed=False)]})["original_0"]

@@ -139,6 +139,15 @@ def test_files_are_sorted_by_their_own_addresses():
         ({"arms/adapter/pairs": 5000}, "lattice.arms.adapter.pairs must be 64 (the batch)"),
         ({"pairs/train": 40}, "lattice.arms.adapter.pairs must be 64 (the batch) to 40"),
         ({"arms/Big": None}, "lattice.arms"),
+        ({"original/width": 1}, "lattice.original.width must be at least 2, got 1"),
+        (
+            {"original/adapter/strategy": "attention_based", "original/adapter/groups": 7},
+            "lattice.original.adapter.groups must be a divisor of width = 4096, got 7",
+        ),
+        (
+            {"original/adapter/strategy": "identity"},
+            "lattice.original.adapter.strategy must be another than identity for width 4096, surfa",
+        ),
         ({"unknown": 1}, "lattice.unknown is not a known key"),
     ],
 )

@@ -53,6 +53,8 @@ def row(block, metric, seed=None):
         ("switch_lag_mixA", LAG),
         ("switch_lag_BA_minus_aa", LAG),
         ("switch_lag_mixA_minus_aa", LAG),
+        ("switch_lag_mixA_minus_clean", 0),
+        ("return_gap_mixed_cosine_minus_clean", 0),
         ("switch_lag_BA_minus_blocked", LAG),
         ("switch_lag_BA_minus_reset", LAG),
         ("switch_lag_BA_minus_shuffled_b", 0),
@@ -84,6 +86,18 @@ def test_a_planted_gap_exceeds_every_control_without_b_and_equals_that_with_b(pl
         assert contrast == pytest.approx(cosine)
     assert row(planted["ours"], "return_gap_cosine_minus_shuffled_b")["value"] == 0
     assert row(planted["aa"], "return_gap_cosine")["value"] == 0
+
+
+def test_a_mix_that_holds_back_longer_is_told_from_a_clean_return():
+    ours = measure(
+        lambda protocol: step_gate(
+            protocol, lambda context, n: {"mixed": LAG + 3, "real": LAG}.get(context, 0)
+        )
+    )["ours"]
+    assert row(ours, "switch_lag_mixA_minus_clean")["value"] == 3
+    assert row(ours, "return_gap_mixed_cosine_minus_clean")["value"] == pytest.approx(
+        3 / 32 * (1 - 0.001998 / 0.998002), abs=1e-6
+    )
 
 
 def test_a_lag_that_every_context_has_is_no_memory_of_b():

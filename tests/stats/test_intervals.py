@@ -16,6 +16,7 @@ from mneme.stats.intervals import (
     paired_mean_difference,
     percentile_interval,
     resample_counts,
+    student_mean,
     wilson,
 )
 from mneme.stats.rows import Interval, Row, row_of
@@ -173,3 +174,14 @@ def test_intervals_hide_nothing():
         Interval(math.nan, 0.0, 1.0)
     with pytest.raises(AssertionError, match="needs a reason"):
         Interval(1.0, None, None)
+
+
+def test_students_interval_is_scipys():
+    values = [0.3, -1.2, 2.5, 0.9]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = student_mean(values)
+    assert found.value == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert student_mean([2.0]) == Interval(2.0, None, None, "an interval needs at least two runs")
+    with pytest.raises(ValueError, match="finite"):
+        student_mean([1.0, math.nan])

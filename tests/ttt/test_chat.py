@@ -511,7 +511,7 @@ def test_a_key_pressed_while_it_loads_or_answers_ends_it(monkeypatch, capsys, re
         patch.setattr("mneme.ttt.chat.sample", lambda *_, **__: interrupted())
         assert talk(patch, results, lines=["hello"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("mneme.cli._read_run", interrupted)
+        patch.setattr("mneme.cli_chat._read_run", interrupted)
         assert talk(patch, results) == 0
     assert capsys.readouterr().err == ""
 

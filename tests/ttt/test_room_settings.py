@@ -620,6 +620,11 @@ RECIPE = {
         ({"training.weight_decay": -1}, "training.weight_decay must be at least 0, got -1.0"),
         ({"training.adapt_share": 0}, "training.adapt_share must be between 0 and 1, got 0.0"),
         ({"training.adapt_share": 1}, "training.adapt_share must be between 0 and 1, got 1.0"),
+        (
+            {"training.objective": "split", "training.adapt_share": 1e-6},
+            "training.adapt_share must be a share that leaves some of 512 tokens on both sides, "
+            "got 1e-06",
+        ),
         ({"training.inner_warmup": -1}, "training.inner_warmup must be at least 0, got -1"),
         ({"training.inner_start": 0}, "training.inner_start must be above 0, at most 1, got 0.0"),
         ({"training.inner_start": 2}, "training.inner_start must be above 0, at most 1, got 2.0"),

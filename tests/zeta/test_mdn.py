@@ -99,8 +99,9 @@ def test_every_metric_has_its_row():
     block = mdn_runs({"e0": run()}, CONFIG, floor=[])["e0"]
     overall = [row["metric"] for row in block["rows"] if row["seed"] is None]
     assert overall == [
-        *("nll", "nll_full", "crps", "mae", "err_step@10", "err_cum@10", "err_step@100"),
-        *("err_cum@100", "err_source@10", "nll_context@1", "nll_context@2-15"),
+        *("nll", "nll_full", "crps", "mae", "err_step@10", "err_cum@10", "err_growth@10"),
+        *("err_step@100", "err_cum@100", "err_growth@100", "err_source@10"),
+        *("nll_context@1", "nll_context@2-15"),
         *("nll_context@16-255", *(f"nll_fifth@{part}" for part in range(1, 6)), "pit_ks"),
     ]
     units = {row["metric"]: row["unit"] for row in block["rows"]}

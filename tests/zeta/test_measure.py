@@ -140,6 +140,8 @@ def test_window_metrics_equal_slow_loops():
             step = sum(map(abs, off)) / horizon
             assert metrics[f"err_step@{horizon}"][w] == pytest.approx(step)
             assert metrics[f"err_cum@{horizon}"][w] == pytest.approx(abs(sum(off)), abs=1e-9)
+            growth = metrics[f"err_growth@{horizon}"][w]
+            assert growth == pytest.approx(step - abs(off[0]), abs=1e-9)
             sampled = given_["sampled_SWH"][:, w, :horizon]
             score = scoringrules.es_ensemble(
                 truth[None, 128 : 128 + horizon], sampled[None], estimator="fair"

@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import textwrap
 import types
 import typing
@@ -20,6 +21,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LARGEST = 2**63 - 1
+"""Arrays, JSON readers and floats hold no larger whole number."""
+_LONGEST = 300
+"""Characters of a value that a sentence shows."""
 
 
 class ConfigError(ValueError):
@@ -29,7 +34,7 @@ class ConfigError(ValueError):
 def require(condition: bool, key: str, rule: str, value: object) -> None:
     """Raise `ConfigError` naming `key`, `rule` and `value` unless `condition` holds."""
     if not condition:
-        raise ConfigError(f"{key} must be {rule}, got {value!r}")
+        raise ConfigError(f"{key} must be {rule}, got {_shown(value)}")
 
 
 def build(cls: type[T], mapping: object, *, where: str) -> T:
@@ -56,12 +61,12 @@ def build(cls: type[T], mapping: object, *, where: str) -> T:
         Unknown key (with the nearest known one), missing key, wrong type, or a broken range rule.
     """
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{where} must be a block of keys, got {mapping!r}")
+        raise ConfigError(f"{where} must be a block of keys, got {_shown(mapping)}")
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in mapping:
         if key not in names:
-            raise ConfigError(_unknown(where, str(key), names))
+            raise ConfigError(_unknown(where, key, names))
     missing = [name for name in names if name not in mapping]
     if missing:
         raise ConfigError(f"{where}.{missing[0]} is missing: add it to the configuration")
@@ -128,10 +133,25 @@ def _nested(hint: Any, key: str) -> list[tuple[type, str]]:
     return []
 
 
-def _unknown(where: str, key: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, names, n=1)
+def _unknown(where: str, key: object, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=1) if isinstance(key, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{where}.{key} is not a known key{hint} Expected: {', '.join(names)}"
+    return f"{_below(where, key)} is not a known key{hint} Expected: {', '.join(names)}"
+
+
+def _below(where: str, key: object) -> str:
+    """Return the address of a key, in quotes where it would not read as one line."""
+    plain_word = isinstance(key, str) and key.isprintable() and 0 < len(key) <= _LONGEST
+    return f"{where}.{key if plain_word else _shown(key)}"
+
+
+def _shown(value: object) -> str:
+    """Write a value into a sentence: one line, however long the value is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out integers of thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -141,7 +161,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return build(typing.cast(type, hint), value, where=where)
     if origin is typing.Literal:
         if value not in args or isinstance(value, bool) != any(isinstance(a, bool) for a in args):
-            raise ConfigError(f"{where} must be one of {', '.join(map(repr, args))}, got {value!r}")
+            choices = ", ".join(map(repr, args))
+            raise ConfigError(f"{where} must be one of {choices}, got {_shown(value)}")
         return value
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, where)
@@ -149,8 +170,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_tuple(args, value, where)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a block of named entries, got {value!r}")
-        return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+            raise ConfigError(f"{where} must be a block of named entries, got {_shown(value)}")
+        for key in value:
+            rule = "named by text (in quotes, where YAML reads it otherwise)"
+            require(isinstance(key, str), where, rule, key)
+        return {k: _convert(args[1], v, _below(where, k)) for k, v in value.items()}
     return _convert_scalar(hint, value, where)
 
 
@@ -170,23 +194,26 @@ def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{where} must be a list, got {value!r}")
+        raise ConfigError(f"{where} must be a list, got {_shown(value)}")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(args) != len(value):
-        raise ConfigError(f"{where} must be a list of {len(args)} entries, got {value!r}")
+        raise ConfigError(f"{where} must be a list of {len(args)} entries, got {_shown(value)}")
     pairs = zip(args, value, strict=True)
     return tuple(_convert(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(pairs))
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     if hint is Any:
         return value
+    if type(value) is int and hint in (int, float):
+        require(abs(value) <= _LARGEST, where, "within 64 bits", value)
+        return hint(value)
     if type(value) is not hint:
         extra = " (YAML reads 1e-4 as text: write 1.0e-4)" if _looks_numeric(value, hint) else ""
-        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}{extra}")
+        raise ConfigError(f"{where} must be {hint.__name__}, got {_shown(value)}{extra}")
+    if hint is float:
+        require(math.isfinite(value), where, "finite", value)
     return value
 
 

@@ -32,6 +32,13 @@ class OriginalConfig:
     """Lattice."""
 
     def __post_init__(self) -> None:
+        require(self.width >= 2, "width", "at least 2", self.width)
+        adapter = self.adapter
+        divides = adapter.strategy != "attention_based" or self.width % adapter.groups == 0
+        require(divides, "adapter.groups", f"a divisor of width = {self.width}", adapter.groups)
+        same = adapter.strategy != "identity" or self.width == self.cell.surface_size
+        rule = f"another than identity for width {self.width}, surface {self.cell.surface_size}"
+        require(same, "adapter.strategy", rule, adapter.strategy)
         inside = 2 <= self.train_pairs < self.pairs
         require(inside, "train_pairs", f"2 to {self.pairs - 1}", self.train_pairs)
         require(self.test_pairs >= 2, "test_pairs", "at least 2", self.test_pairs)

@@ -4,7 +4,8 @@ A run a correlation: `original_0` and `original_0_27`. Metrics: `loss@k` and `si
 step k, the last one after all steps), `loss_minus_published@k` where the source gives a figure,
 `largest_miss` of those; `recall_raw@1`, `recall_before@1`, `recall_after@1` and, likewise with
 `raw_`, `before_`, `after_` before it, effective rank and cosine of unrelated surfaces, all of test
-pairs; `collapsed` (fraction of seeds). Values are means over seeds, with the seeds beside them.
+pairs; `recall_change@1` (after - raw); `collapsed` (fraction of seeds). Values are means over seeds
+(each draws its own vectors and weights) with Student's interval, with the seeds beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 
 from mneme.core.headline import run_block
 from mneme.lattice import published as source
-from mneme.stats.rows import Row
+from mneme.stats.intervals import student_mean
+from mneme.stats.rows import Row, row_of
 
 Json = Mapping[str, Any]
 PUBLISHED: dict[str, Any] = {
@@ -96,6 +98,8 @@ def _rows(seeds: Sequence[Json]) -> Iterator[Row]:
         yield from _each(f"recall_{when}@1", [one["recall@1"] for one in found], numbers)
         for metric in ("effective_rank", "negative_cosine"):
             yield from _each(f"{when}_{metric}", [one[metric] for one in found], numbers)
+    change = [one["after"]["recall@1"] - one["raw"]["recall@1"] for one in seeds]
+    yield from _each("recall_change@1", change, numbers)
     flagged = [float(one["after"]["collapsed"]) for one in seeds]
     yield Row(
         metric="collapsed",
@@ -107,7 +111,7 @@ def _rows(seeds: Sequence[Json]) -> Iterator[Row]:
 
 def _each(metric: str, values: Sequence[float], seeds: Sequence[int]) -> Iterator[Row]:
     """Yield the mean over seeds, then, where there are several, each seed's value."""
-    yield Row(metric=metric, value=float(np.mean(values)))
+    yield row_of(metric, student_mean(values), n=len(values), unit="")
     if len(seeds) > 1:
         pairs = zip(seeds, values, strict=True)
         yield from (Row(metric=metric, value=value, seed=seed) for seed, value in pairs)

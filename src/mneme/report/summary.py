@@ -111,6 +111,7 @@ def summarise(
         **_cost([record for records in steps.values() for record in records]),
         "phases": {p: _phase(headlines.get(p), steps[p]) for p in {**steps, **headlines}},
         "values": {phase: _values(headline) for phase, headline in headlines.items()},
+        "claims": _verdicts(headlines),
         "published": dict(published),
     }
     summary = _without_clash(_source_keys(headlines, backbone, versions), ours)
@@ -260,6 +261,20 @@ def _values(headline: Json) -> dict[str, Any]:
         if len(values[run]) < len(rows):
             raise ValueError(f"{headline['phase']}.json: run {run!r} names a metric twice")
     return values
+
+
+def _verdicts(headlines: Mapping[str, Json]) -> dict[str, Any]:
+    runs = headlines["claims"]["runs"] if "claims" in headlines else {}
+    return {name: _verdict(run) for name, run in runs.items()}
+
+
+def _verdict(run: Json) -> dict[str, Any]:
+    """Keep what the claims table shows of a claim."""
+    frame = ("room", "statement", "published", "verdict", "detail", "p_holm")
+    effect = run["effects"][0] if run["effects"] else None
+    keys = ("value", "low", "high", "n", "unit")
+    shown = {key: effect[key] for key in keys} if effect else None
+    return {**{key: run[key] for key in frame}, "effect": shown}
 
 
 def _source_keys(headlines: Mapping[str, Json], backbone: Json, versions: Json) -> dict[str, Any]:

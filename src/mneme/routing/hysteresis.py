@@ -67,7 +67,7 @@ def hysteresis(
         own = dict(values[name])
         if run.context == "real":
             null = control_values(trace, run.mixer, protocol, pair=pair)
-            own |= contrast(values[name], null, "aa")
+            own |= contrast(values[name], null, "aa") | mixed_contrast(values[name])
             for other, control in runs.items():
                 if control.control_of == name and control.context != "same_domain":
                     own |= contrast(values[name], values[other], other)
@@ -135,6 +135,17 @@ def control_values(
     }
     again = repeated_values(trace, mixer, "repeated_aa", protocol, domain=pair[0])
     return values | mixed | lags | again
+
+
+def mixed_contrast(own: Values) -> Values:
+    """Return what a mixed segment leaves behind minus what a clean one does, paired by text."""
+    mixed = ("switch_lag_mixA", "return_gap_mixed_cosine", "return_gap_mixed_euclidean")
+    clean = {name: name.replace("mixA", "BA").replace("_mixed", "") for name in mixed}
+    return contrast(
+        {name: own[name] for name in mixed},
+        {name: own[other] for name, other in clean.items()},
+        "clean",
+    )
 
 
 def lag_values(own: Segments, protocol: ProtocolConfig) -> Values:

@@ -146,6 +146,24 @@ def crossed_mean(
     return Crossed(interval, tuple(map(float, values_SN.mean(axis=1))), values_SN.shape[1])
 
 
+def student_mean(values_N: ArrayLike, *, level: float = LEVEL) -> Interval:
+    """Mean of a few independent runs (seeds) with Student's interval; one value gives none.
+
+    Raises
+    ------
+    ValueError
+        When there is no value, or one is not finite.
+    """
+    values_N = finite("values", values_N, ndim=1)
+    value, n = float(values_N.mean()), len(values_N)
+    if n < 2:
+        return Interval(value, None, None, "an interval needs at least two runs")
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(n - 1, (1 + level) / 2) * values_N.std(ddof=1)) / math.sqrt(n)
+    return Interval(value, value - reach, value + reach)
+
+
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Interval:
     """Proportion of independent trials with Wilson's interval.
 

@@ -136,6 +136,9 @@ class TrainingConfig:
             require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
         require(0 < self.adapt_share < 1, "adapt_share", "between 0 and 1", self.adapt_share)
+        both = self.objective != "split" or 0 < round(self.adapt_share * self.tokens) < self.tokens
+        rule = f"a share that leaves some of {self.tokens} tokens on both sides"
+        require(both, "adapt_share", rule, self.adapt_share)
         require(self.inner_warmup >= 0, "inner_warmup", "at least 0", self.inner_warmup)
         require(0 < self.inner_start <= 1, "inner_start", "above 0, at most 1", self.inner_start)
 

@@ -142,8 +142,9 @@ def window_metrics(readings: Readings, *, horizons: Sequence[int]) -> dict[str, 
     -------
     dict
         Metric name -> (W,): `nll`, `crps`, `mae` (means over the window's targets, contexts 1..T),
-        `nll_full`, `crps_full`, `mae_full`, `err_step@H`, `err_cum@H`, `err_source@10`,
-        `energy_score@H`: what the readings have arrays for.
+        `nll_full`, `crps_full`, `mae_full`, `err_step@H`, `err_cum@H`, `err_growth@H` (err_step@H
+        less the error of the first step), `err_source@10`, `energy_score@H`: what the readings have
+        arrays for.
 
     Raises
     ------
@@ -164,6 +165,8 @@ def window_metrics(readings: Readings, *, horizons: Sequence[int]) -> dict[str, 
             here = predicted_WH[:, :horizon], truth_WH[:, :horizon]
             scores[f"err_step@{horizon}"] = err_step(*here)
             scores[f"err_cum@{horizon}"] = err_cum(*here)
+            first_W = err_step(predicted_WH[:, :1], truth_WH[:, :1])
+            scores[f"err_growth@{horizon}"] = scores[f"err_step@{horizon}"] - first_W
     if "rollout10_WH" in readings:
         truth_WH = windows_WN[:, SOURCE_CONTEXT : 2 * SOURCE_CONTEXT]
         predicted_WH = np.asarray(readings["rollout10_WH"], float)

@@ -5,6 +5,7 @@ Legend: H horizon.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -53,6 +54,8 @@ class FloorConfig:
         require(ascends, "contexts", "ascending from 0, 1, 2", self.contexts)
         matched = len(self.pasts) == len(self.contexts)
         require(matched, "pasts", "one number a context", self.pasts)
+        used = min(self.pasts[3:], default=1) >= 1
+        require(used, "pasts", "at least 1 each from context 3 on", self.pasts)
         require(self.contexts[-1] < self.window, "contexts", "below window", self.contexts)
         require(self.windows >= 10, "windows", "at least 10", self.windows)
 
@@ -149,4 +152,5 @@ class StatisticsConfig:
 
 
 def _whole(length: float, step: float) -> bool:
-    return length > 0 and abs(length / step - round(length / step)) < 1e-9
+    steps = length / step
+    return 0 < steps < math.inf and abs(steps - round(steps)) < 1e-9

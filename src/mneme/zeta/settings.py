@@ -36,6 +36,9 @@ class StatisticsRuleConfig:
     read: StatisticsConfig
     """What is read."""
 
+    def __post_init__(self) -> None:
+        require(self.sequence >= 2, "sequence", "at least 2", self.sequence)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ZetaConfig:
@@ -85,7 +88,8 @@ class ZetaConfig:
             known = run.control_of is None or run.control_of in self.runs
             require(known, f"runs.{name}.control_of", "null or a run", run.control_of)
         for kind, least in (("none", "a run without memory"), ("prefix", "a run with slots")):
-            there = any(r.arm == kind and r.system == "zeta" for r in self.runs.values())
+            runs = [r for r in self.runs.values() if r.arm == kind and r.system == "zeta"]
+            there = any(run.without_slot is None for run in runs)
             require(there, "runs", f"with {least} (arm {kind}) on the zeros", sorted(self.runs))
         there = any(run.arm in PHASE_ARMS for run in self.runs.values())
         require(there, "runs", "with one of arm primes", sorted(self.runs))
@@ -118,6 +122,13 @@ class ZetaConfig:
             ("diagnostics.horizon", self.diagnostics.horizon),
         ):
             require(horizon + 128 <= window, name, f"at most {window - 128}", horizon)
+        slots, read = self.model.slots, self.diagnostics
+        require(slots >= 2, "model.slots", "at least 2, which the diagnostics permute", slots)
+        fits = read.context + read.horizon <= window
+        rule = f"at most {window - read.horizon}, the window without diagnostics.horizon"
+        require(fits, "diagnostics.context", rule, read.context)
+        lag = self.kernel.pairs.max_lag
+        require(lag < window, "kernel.pairs.max_lag", f"below the window {window}", lag)
         longest = max(far, self.mdn.horizons[-1])
         for name in ("predict", "references"):
             reach = getattr(self, name).horizon
@@ -126,5 +137,8 @@ class ZetaConfig:
             half = run.drift_weight == 0 or run.drift_horizon <= window // 2
             rule = f"at most half a window ({window // 2})"
             require(half, f"runs.{name}.drift_horizon", rule, run.drift_horizon)
+            cut = run.without_slot is None or run.without_slot < slots
+            rule = f"below model.slots = {slots}"
+            require(cut, f"runs.{name}.without_slot", rule, run.without_slot)
             other = run.control_of != name
             require(other, f"runs.{name}.control_of", "another run", run.control_of)

@@ -1,0 +1,78 @@
+"""A finished run, cut down to what the repository keeps: the README's answers rest on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mneme.report.summary import HEADLINE_ROWS
+
+Json = Mapping[str, Any]
+
+
+def snapshot(
+    headlines: Mapping[str, Json], summary: Json, *, size: str
+) -> dict[str, dict[str, Any]]:
+    """Cut headline files down to the rows over all seeds that the tables show or a claim rests on.
+
+    Parameters
+    ----------
+    headlines : mapping
+        Phase -> contents of its headline file, `claims` among them.
+    summary : mapping
+        Contents of `summary.json`.
+    size : str
+        Name of the size that was run (`default`, `long`, ...).
+
+    Returns
+    -------
+    dict
+        File stem -> contents: one a phase, `claims` whole, and `measured` (room -> `commit`,
+        `size`, `note`).
+
+    Raises
+    ------
+    ValueError
+        There is no claims.json, or the run was made from a tree with uncommitted changes, so that
+        nobody could make it again.
+    """
+    if "claims" not in headlines:
+        raise ValueError("claims.json is missing: run snakemake to the end first")
+    commit = summary["commit"]
+    if commit["dirty"]:
+        raise ValueError(
+            "the run was made from a tree with uncommitted changes: commit them and run snakemake "
+            "again (what is up to date is not repeated)"
+        )
+    claims = headlines["claims"]["runs"]
+    named = {one["address"] for c in claims.values() for one in _addressed(c)}
+    kept = {
+        phase: dict(contents) if phase == "claims" else _cut(contents, named)
+        for phase, contents in headlines.items()
+    }
+    note = f"{summary['model_name']}, {summary['device_name'] or summary['device']}"
+    rooms = dict.fromkeys(claim["room"] for claim in claims.values())
+    whence = {"commit": commit["commit"], "size": size, "note": note}
+    return {**kept, "measured": {room: dict(whence) for room in rooms}}
+
+
+def _addressed(claim: Json) -> list[Json]:
+    return [*claim["effects"], *claim["positives"], *claim["nulls"]]
+
+
+def _cut(headline: Json, named: set[str]) -> dict[str, Any]:
+    phase, runs = headline["phase"], {}
+    for run, block in headline["runs"].items():
+        rows = [
+            row
+            for row in block["rows"]
+            if row["seed"] is None and _shown(f"{phase} {run} {row['metric']}", named)
+        ]
+        further = {key: block[key] for key in ("published_keys", "verdict") if key in block}
+        runs[run] = {"rows": rows, **further}
+    return {**headline, "runs": {run: block for run, block in runs.items() if any(block.values())}}
+
+
+def _shown(address: str, named: set[str]) -> bool:
+    return address in named or any(re.fullmatch(rows, address) for rows in HEADLINE_ROWS)

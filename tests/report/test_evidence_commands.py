@@ -1,0 +1,142 @@
+"""Commands over finished results: claims, compare, snapshot, answers; and the ledger in config/."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import html_results
+import pytest
+import yaml
+
+from mneme.cli import MARKS, main
+from mneme.core.artefacts import read_json, write_json
+from mneme.core.config import build
+from mneme.report.claims import decide
+from mneme.report.claims_config import ClaimConfig
+from mneme.report.snapshot import snapshot
+from mneme.rooms import HEADLINES
+
+ROOT = Path(__file__).parents[2]
+LEDGER = yaml.safe_load((ROOT / "config/claims.yaml").read_text())["claims"]
+COMMIT = {"commit": "1234567" + "0" * 33, "dirty": False, "reason": None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Results of a run that has every headline file, with claims."""
+    files = html_results.headlines()
+    for phase in HEADLINES:
+        files.setdefault(phase, html_results.headline(phase, {"ours": {"rows": []}}))
+    summary = {**html_results.summary(files), "commit": COMMIT}
+    for phase, contents in {**files, "summary": summary}.items():
+        write_json(tmp_path / "results" / f"{phase}.json", contents)
+    (tmp_path / "results" / "hysteresis.svg").write_text(html_results.SVG)
+    return tmp_path / "results"
+
+
+def test_claims_are_printed_with_the_place_of_the_report(folder, capsys):
+    assert main(["claims", str(folder)]) == 0
+    assert "Report:" not in capsys.readouterr().out
+    (folder / "report.html").write_text("")
+    assert main(["claims", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith(f"Report: {folder / 'report.html'}\n")
+    assert re.search(r"\d+ claims?: ", shown)
+    assert "\x1b" not in shown  # no terminal, no colours
+
+
+def test_a_snapshot_keeps_what_a_claim_rests_on_and_nothing_else(folder, tmp_path, capsys):
+    path = folder / "hysteresis.json"
+    hysteresis = read_json(path)
+    claims = read_json(folder / "claims.json")
+    named = "lag_nobody_shows"
+    first = next(c for c in claims["runs"].values() if c["effects"])
+    first["effects"][0]["address"] = f"hysteresis ours {named}"
+    write_json(folder / "claims.json", claims)
+    one, other = html_results.row(named, 1.5), html_results.row("not_asked_for", 2.0)
+    hysteresis["runs"]["ours"]["rows"] = [one, {**one, "seed": 3}, other]
+    hysteresis["runs"]["ours"]["bands"] = list(range(1000))
+    write_json(path, hysteresis)
+    assert main(["snapshot", str(folder), str(tmp_path / "kept")]) == 0
+    kept = read_json(tmp_path / "kept" / "hysteresis.json")
+    assert kept["runs"]["ours"] == {"rows": [one]}
+    assert kept["code"] == hysteresis["code"]
+    assert read_json(tmp_path / "kept" / "claims.json") == claims
+    assert (tmp_path / "kept" / "hysteresis.svg").read_text() == html_results.SVG
+    measured = read_json(tmp_path / "kept" / "measured.json")
+    assert {room["commit"] for room in measured.values()} == {COMMIT["commit"]}
+    assert {room["size"] for room in measured.values()} == {"default"}
+    assert set(measured) == {claim["room"] for claim in claims["runs"].values()}
+    assert "figures in" in capsys.readouterr().out
+
+
+def test_a_run_of_uncommitted_code_is_not_kept(folder, tmp_path, capsys):
+    summary = read_json(folder / "summary.json")
+    write_json(folder / "summary.json", {**summary, "commit": {**COMMIT, "dirty": True}})
+    assert main(["snapshot", str(folder), str(tmp_path / "kept")]) == 1
+    assert "uncommitted changes: commit them" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+    with pytest.raises(ValueError, match=r"claims\.json is missing"):
+        snapshot({}, summary, size="long")
+
+
+def test_answers_go_between_the_marks(folder, tmp_path, capsys):
+    kept = tmp_path / "kept"
+    main(["snapshot", str(folder), str(kept)])
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    capsys.readouterr()
+    assert main(["answers", str(kept), "--write", str(readme)]) == 0
+    assert main(["answers", str(kept)]) == 0
+    table = capsys.readouterr().out.partition("\n")[2].rstrip("\n")
+    text = readme.read_text()
+    assert text == f"before\n{MARKS[0]}\n\n{table}\n\n{MARKS[1]}\nafter\n"
+    assert "1234567" in text
+    assert main(["answers", str(kept), "--write", str(readme)]) == 0
+    assert readme.read_text() == text
+    readme.write_text("no marks\n")
+    assert main(["answers", str(kept), "--write", str(readme)]) == 1
+    assert "must hold <!-- answers" in capsys.readouterr().err
+    assert readme.read_text() == "no marks\n"
+
+
+def test_two_folders_are_compared_and_the_table_is_written(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    for path in folder.glob("*.json"):
+        content = copy.deepcopy(read_json(path))
+        if path.stem == "summary":
+            content["model_name"] = "gpt2"
+        write_json(other / path.name, content)
+    assert main(["compare", str(folder), str(other)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith(f"Written to {other / 'compare.md'}\n")
+    assert "gpt2" in (other / "compare.md").read_text()
+    for pair, sentence in (
+        ([folder, folder], "are one folder: name two"),
+        ([folder, tmp_path], "has no summary.json: run snakemake there first"),
+    ):
+        assert main(["compare", *map(str, pair)]) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_the_ledger_is_sound():
+    claims = {name: build(ClaimConfig, one, where=name) for name, one in LEDGER.items()}
+    assert {claim.room for claim in claims.values()} == {"routing", "ttt", "zeta", "lattice"}
+    assert {claim.source for claim in claims.values()} == {1, 2, 3, 4, 5}
+    decided = decide(claims, {})
+    for name, claim in claims.items():
+        expected = "not testable as stated" if claim.untestable else "not measured"
+        assert decided[name]["verdict"] == expected
+    statements = [claim.statement for claim in claims.values()]
+    assert len(set(statements)) == len(statements)
+
+
+@pytest.mark.parametrize("name", sorted(LEDGER))
+def test_a_claim_takes_little_room(name):
+    claim = LEDGER[name]
+    assert len(claim["statement"]) <= 130
+    assert len(claim["note"]) <= 260
+    assert "—" not in json.dumps(claim, ensure_ascii=False)
