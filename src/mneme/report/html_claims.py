@@ -150,10 +150,17 @@ def _facts(block: Json) -> list[tuple[str, str]]:
         ("same protocol here", _original(block)),
         ("p", p_value(block["p"])),
         ("p, adjusted in the room (Holm)", p_value(block["p_holm"])),
-        ("n that would decide", number(block["needed_n"])),
+        ("n that would decide", number(_more(block))),
         ("source document", str(block["source"])),
     ]
     return [(name, told) for name, told in facts if told != DASH]
+
+
+def _more(block: Json) -> int | None:
+    """Return the n that would decide, where it is more than there was."""
+    least = min((effect["n"] for effect in block["effects"] if effect["n"]), default=None)
+    needed = block["needed_n"]
+    return needed if needed and least and needed > least else None
 
 
 def _tested(entry: Json, role: str) -> dict[str, Any]:
