@@ -196,7 +196,11 @@ def test_readings_say_what_was_read_and_can_be_scored(case, series):
     found = window_metrics(kept, horizons=(10, 16))
     assert set(found) == {
         *("nll", "nll_full", "crps", "crps_full", "mae", "mae_full", "err_source@10"),
-        *(f"{kind}@{h}" for kind in ("err_step", "err_cum", "energy_score") for h in (10, 16)),
+        *(
+            f"{kind}@{h}"
+            for kind in ("err_step", "err_cum", "err_growth", "energy_score")
+            for h in (10, 16)
+        ),
     }
     np.testing.assert_allclose(found["nll_full"], readings["nll_full_WX"].mean(axis=1), rtol=1e-5)
 

@@ -245,7 +245,11 @@ def test_readings_can_be_scored(series, read, arm):
     kept = {k: a for k, a in found.items() if k not in ("windows_W", "heights_W")}
     metrics = set(window_metrics(kept, horizons=(10, 16)))
     likelihoods = {"nll", "nll_full", "crps", "crps_full", "mae", "mae_full"}
-    rolled = {f"{kind}@{h}" for kind in ("err_step", "err_cum", "energy_score") for h in (10, 16)}
+    rolled = {
+        f"{kind}@{h}"
+        for kind in ("err_step", "err_cum", "err_growth", "energy_score")
+        for h in (10, 16)
+    }
     wanted = likelihoods | (set() if arm == "primes_window" else rolled | {"err_source@10"})
     assert metrics == wanted
 
