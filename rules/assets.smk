@@ -38,6 +38,7 @@ rule assets_fetch:
         manifest=MANIFEST,
     log:
         resource("logs/assets_fetch.log"),
+    localrule: True  # needs the network, which compute nodes of a cluster often lack
     conda:
         ENV
     params:

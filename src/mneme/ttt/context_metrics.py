@@ -144,7 +144,7 @@ def run_metrics(
         for metric, (kept_D, _) in told[0].items()
     }
     if bytes_per_token is not None:
-        for metric in {"nll", "nll_beyond"} & set(metrics):
+        for metric in [m for m in ("nll", "nll_beyond") if m in metrics]:
             bits = metrics[metric].scaled(1 / (math.log(2) * bytes_per_token))
             metrics[metric.replace("nll", "bits_per_byte")] = bits
     return metrics
