@@ -71,7 +71,7 @@ def _cut(headline: Json, named: set[str]) -> dict[str, Any]:
         ]
         further = {key: block[key] for key in ("published_keys", "verdict") if key in block}
         runs[run] = {"rows": rows, **further}
-    return {**headline, "runs": {run: block for run, block in runs.items() if any(block.values())}}
+    return {**headline, "runs": runs}
 
 
 def _shown(address: str, named: set[str]) -> bool:
