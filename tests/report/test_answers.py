@@ -1,4 +1,4 @@
-"""The README and docs/results: answers are made from the snapshot, and decided as the ledger says."""
+"""The README shows the snapshot in docs/results, and its verdicts follow from the rows kept there."""
 
 from __future__ import annotations
 
