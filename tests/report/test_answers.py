@@ -1,4 +1,4 @@
-"""The README shows the snapshot in docs/results, and its verdicts follow from the rows kept there."""
+"""The README shows the snapshot in docs/results; verdicts follow from the rows kept there."""
 
 from __future__ import annotations
 
