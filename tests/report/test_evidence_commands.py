@@ -59,6 +59,7 @@ def test_a_snapshot_keeps_what_a_claim_rests_on_and_nothing_else(folder, tmp_pat
     one, other = html_results.row(named, 1.5), html_results.row("not_asked_for", 2.0)
     hysteresis["runs"]["ours"]["rows"] = [one, {**one, "seed": 3}, other]
     hysteresis["runs"]["ours"]["bands"] = list(range(1000))
+    hysteresis["provenance"]["backbone"] = {"key": "tiny", "name": "tiny-lm", "revision": None}
     write_json(path, hysteresis)
     assert main(["snapshot", str(folder), str(tmp_path / "kept")]) == 0
     kept = read_json(tmp_path / "kept" / "hysteresis.json")
@@ -68,6 +69,8 @@ def test_a_snapshot_keeps_what_a_claim_rests_on_and_nothing_else(folder, tmp_pat
     assert (tmp_path / "kept" / "hysteresis.svg").read_text() == html_results.SVG
     measured = read_json(tmp_path / "kept" / "measured.json")
     assert {room["commit"] for room in measured.values()} == {COMMIT["commit"]}
+    notes = {name: room["note"] for name, room in measured.items()}
+    assert notes == {"routing": "tiny-lm, a processor", "zeta": "tiny-lm, a processor"}
     assert {room["size"] for room in measured.values()} == {"default"}
     assert set(measured) == {claim["room"] for claim in claims["runs"].values()}
     assert "figures in" in capsys.readouterr().out

@@ -51,10 +51,20 @@ def snapshot(
         phase: dict(contents) if phase == "claims" else _cut(contents, named)
         for phase, contents in headlines.items()
     }
-    note = f"{summary['model_name']}, {summary['device_name'] or summary['device']}"
+    whence = {"commit": commit["commit"], "size": size}
     rooms = dict.fromkeys(claim["room"] for claim in claims.values())
-    whence = {"commit": commit["commit"], "size": size, "note": note}
-    return {**kept, "measured": {room: dict(whence) for room in rooms}}
+    measured = {room: {**whence, "note": _note(room, headlines, summary)} for room in rooms}
+    return {**kept, "measured": measured}
+
+
+def _note(room: str, headlines: Mapping[str, Json], summary: Json) -> str:
+    """Say on which device a room was measured, and on which backbone where it has any."""
+    claims = headlines["claims"]["runs"].values()
+    addressed = (one["address"] for c in claims if c["room"] == room for one in _addressed(c))
+    phases = {address.partition(" ")[0] for address in addressed}
+    found = (headlines[phase]["provenance"] for phase in sorted(phases) if phase in headlines)
+    backbones = dict.fromkeys(p["backbone"]["name"] for p in found if "backbone" in p)
+    return ", ".join([*backbones, summary["device_name"] or summary["device"]])
 
 
 def _addressed(claim: Json) -> list[Json]:
