@@ -219,3 +219,11 @@ def test_text_comes_back_and_what_is_none_is_named(tmp_path):
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfd")
     with pytest.raises(ArtefactError, match=r"c\.txt is damaged"):
         read_text(tmp_path / "c.txt")
+
+
+def test_tensors_can_be_read_by_whom_the_mask_allows(tmp_path):
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": torch.zeros(1)})
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert path.stat().st_mode == plain.stat().st_mode

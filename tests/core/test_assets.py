@@ -12,10 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from namelist import Namelist
 
 from mneme.core import assets
 from mneme.core.assets import AssetError, MemberConfig, atomic_folder, fetch, member_bytes, unpack
 from mneme.core.config import ConfigError
+from mneme.core.digests import sha256_of
 
 
 def make_wheel(folder, name="tiny_asset", members=None):
@@ -35,7 +37,7 @@ def make_wheel(folder, name="tiny_asset", members=None):
 
 
 def write_lock(path, *wheels):
-    lines = [f"{w.name.split('-')[0]}==1.0 --hash=sha256:{assets.sha256_of(w)}" for w in wheels]
+    lines = [f"{w.name.split('-')[0]}==1.0 --hash=sha256:{sha256_of(w)}" for w in wheels]
     path.write_text("# pinned\n" + "\n".join(lines) + "\n")
     return path
 
@@ -123,8 +125,8 @@ def test_a_truncated_wheel_without_network_names_file_and_both_hashes(tmp_path, 
         fetch(lock, wheels)
     sentence = str(error.value)
     assert str(damaged) in sentence
-    assert assets.sha256_of(damaged) in sentence
-    assert assets.sha256_of(wheel) in sentence
+    assert sha256_of(damaged) in sentence
+    assert sha256_of(wheel) in sentence
     assert "by hand" in sentence
     assert names(wheels) == [wheel.name]
 
@@ -279,15 +281,15 @@ def test_a_folder_appears_only_when_complete(tmp_path):
 
 def run_minilm(folder, wheel, sha256):
     """Run the script of rule `assets_minilm` on a made-up wheel; return the model's folder."""
-    manifest, model = folder / "wheels.json", folder / "models/minilm/model.safetensors"
+    manifest, model = folder / "wheels.json", folder / "models/minilm/data.txt"
     manifest.write_text(json.dumps({"tiny_asset": {"file": str(wheel)}}))
     plain = {"wheel": "tiny_asset", "path": "x", "exclude": [], "sha256": "0" * 64}
     ours = {**plain, "path": "tiny_asset/*", "exclude": ["*/other.txt"], "sha256": sha256}
     corpora = {"min_turns": 1, "min_characters": 1, "members": {}}
     config = {"lock": "x", "model": plain, "minilm": ours, "corpora": corpora}
     snakemake = SimpleNamespace(
-        input=SimpleNamespace(manifest=manifest),
-        output=SimpleNamespace(model=model),
+        input=Namelist(manifest=manifest),
+        output=Namelist(model=model),
         params=SimpleNamespace(config=config),
         wildcards=SimpleNamespace(),
         threads=1,
@@ -303,7 +305,7 @@ def test_the_encoders_files_lie_in_one_folder_without_those_left_out(tmp_path):
     lines = f"{digest('to be')}  tiny_asset/data.txt\n"
     lines += f"{digest('{}')}  tiny_asset/model/config.json\n"
     folder = run_minilm(tmp_path, wheel, digest(lines))
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+    assert {path.name: path.read_text() for path in folder.glob("[!.]*")} == {
         "config.json": "{}",
         "data.txt": "to be",
     }

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from namelist import Namelist
 
 from mneme.core.artefacts import read_json
+from mneme.core.digests import sha256_of, sidecar
 from mneme.core.stage import read_record
 
 ROOT = Path(__file__).parents[2]
@@ -37,15 +39,11 @@ with stage(snakemake) as job:
 """
 
 
-class Namelist(list):
-    """A list with names, like Snakemake's."""
-
-
 @pytest.fixture
 def run(tmp_path):
     """Run a script of one body under a stand-in for Snakemake; returns its folder."""
 
-    def call(body="pass", **params):
+    def call(body="pass", given="[1]", **params):
         script = tmp_path / "demo.py"
         script.write_text(SCRIPT.format(body=body))
         base = {
@@ -55,7 +53,7 @@ def run(tmp_path):
             "packages": ["numpy"],
             "device": "cpu",
         }
-        (tmp_path / "given.json").write_text("[1]")
+        (tmp_path / "given.json").write_text(given)
         snakemake = SimpleNamespace(
             input=Namelist([str(tmp_path / "given.json")]),
             output=Namelist([str(tmp_path / "results" / "demo.json")]),
@@ -173,6 +171,38 @@ def test_a_gpu_that_is_asked_for_and_absent_stops_the_run(run, capsys, monkeypat
     with pytest.raises(SystemExit):
         run("job.use_torch()", device="cuda")
     assert "ERROR: device is cuda but no CUDA GPU is visible" in capsys.readouterr().err
+
+
+def test_a_finished_step_leaves_the_digest_of_its_output(run, tmp_path):
+    run()
+    made = tmp_path / "results" / "demo.json"
+    assert sidecar(made).read_text() == f"{sha256_of(made)}  demo.json\n"
+
+
+def test_a_failed_step_leaves_no_digest_of_an_earlier_one(run, tmp_path):
+    run()
+    with pytest.raises(SystemExit):
+        run("raise ValueError('no')")
+    assert not sidecar(tmp_path / "results" / "demo.json").exists()
+
+
+def test_an_input_that_changed_after_it_was_made_is_refused(run, capsys, tmp_path):
+    given = tmp_path / "given.json"
+    sidecar(given).write_text(f"{'0' * 64}  given.json\n")
+    with pytest.raises(SystemExit):
+        run()
+    sentence = f"ERROR: {given} is damaged (its SHA-256 is not the one it was written with)"
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "results" / "demo.json").exists()
+
+
+def test_what_a_resumable_part_is_made_by_changes_with_its_inputs(run, tmp_path):
+    def made_by(given):
+        run("job.log(job.fingerprint())", given=given)
+        return re.search(r"[0-9a-f]{16}", (tmp_path / "logs" / "demo.log").read_text())[0]
+
+    assert made_by("[1]") == made_by("[1]")
+    assert made_by("[1]") != made_by("[2]")
 
 
 def test_our_own_mistakes_keep_their_traceback(run, tmp_path):

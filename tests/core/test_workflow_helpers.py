@@ -20,8 +20,9 @@ from scipy.stats import pearsonr
 from snakemake.utils import update_config
 
 from mneme.core.code import code_of, packages_of
+from mneme.core.config import ConfigError
 from mneme.core.lineage import lineage_of, upstream
-from mneme.core.workflow import canonical, commit_of, merge, stage_params
+from mneme.core.workflow import canonical, commit_of, merge, require_writable, stage_params
 from mneme.report.summary import refuse_stale
 from mneme.rooms import needs_of
 from mneme.routing.published import PUBLISHED
@@ -225,3 +226,11 @@ def test_params_hold_plain_strings_only():
 
     block = canonical({"logs": [Path("a"), {"b": Path("c")}]})
     assert [type(block["logs"][0]), type(block["logs"][1]["b"])] == [str, str]
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    require_writable(tmp_path / "new" / "folder", "results")  # made where nothing is yet
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write wherever a disk allows it
+    sentence = rf"config.results must be a folder that can be written \({tmp_path} cannot"
+    with pytest.raises(ConfigError, match=sentence):
+        require_writable(tmp_path / "new" / "folder", "results")

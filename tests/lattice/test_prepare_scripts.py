@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from namelist import Namelist
 
 from mneme.core.artefacts import read_arrays, read_json
 from mneme.core.corpora import Document, write_documents
@@ -30,7 +31,7 @@ TEACHER = {
 def run(rule, given, made, config):
     params = SimpleNamespace(config=config, code="c0de", packages=["numpy"], device="cpu")
     snakemake = SimpleNamespace(
-        input=SimpleNamespace(**given),
+        input=Namelist(**given),
         output=made,
         params=params,
         wildcards=SimpleNamespace(),
@@ -64,7 +65,7 @@ def test_prepared_pairs_are_triples_of_every_split(pairs):
 
 
 def test_every_text_is_embedded_and_described(pairs, tmp_path):
-    made = SimpleNamespace(vectors=tmp_path / "vectors.npz", facts=tmp_path / "facts.json")
+    made = Namelist(vectors=tmp_path / "vectors.npz", facts=tmp_path / "facts.json")
     config = {"name": "drawn", "teacher": TEACHER, "resources": str(tmp_path), "batch": 4}
     run("lattice_embed", {"pairs": pairs}, made, config)
     arrays = read_arrays(made.vectors)

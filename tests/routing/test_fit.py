@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from namelist import Namelist
 
 from mneme.core import checkpoints
 from mneme.core.artefacts import read_json, write_arrays
@@ -397,12 +398,9 @@ def _job(tiny_llama, tokens, tmp_path, monkeypatch):
     write_arrays(tmp_path / "tokens.npz", tokens)
     folders = [tmp_path / f"seed{seed}" for seed in (0, 3)]
 
-    class Input(list):
-        tokens = str(tmp_path / "tokens.npz")
-
     return SimpleNamespace(
-        input=Input([Input.tokens]),
-        output=SimpleNamespace(losses=[str(f / "losses.json") for f in folders]),
+        input=Namelist(tokens=str(tmp_path / "tokens.npz")),
+        output=Namelist(losses=[str(f / "losses.json") for f in folders]),
         params=SimpleNamespace(config=plain(config), device="cpu", code="c0de", packages=["torch"]),
         wildcards=SimpleNamespace(run="test"),
         threads=1,
@@ -414,7 +412,7 @@ def test_script_writes_every_seed_and_removes_its_checkpoints(job, tmp_path):
     runpy.run_path(str(SCRIPT), init_globals={"snakemake": job})
     for seed in (0, 3):
         folder = tmp_path / f"seed{seed}"
-        assert {p.name for p in folder.iterdir()} == {"adapters", "losses.json", "history.json"}
+        assert {p.name for p in folder.glob("[!.]*")} == {"adapters", "losses.json", "history.json"}
         assert (folder / "adapters" / "two" / "adapter_model.safetensors").exists()
         assert read_json(folder / "losses.json").keys() == {"base", "one", "two"}
         history = read_json(folder / "history.json")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from mneme.core.artefacts import write_json
-from mneme.core.assets import fetch, sha256_of
+from mneme.core.assets import fetch
+from mneme.core.digests import sha256_of
 from mneme.core.stage import stage
 
 with stage(snakemake) as job:

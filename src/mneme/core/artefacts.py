@@ -42,6 +42,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
+        share(temporary)
         temporary.replace(final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -51,6 +52,13 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def share(path: str | Path) -> None:
+    """Give a new file the mode of the user's mask; some writers leave theirs private (0600)."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    Path(path).chmod(0o666 & ~mask)
 
 
 def write_text(path: str | Path, text: str) -> None:

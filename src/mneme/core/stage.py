@@ -14,13 +14,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mneme.core import devices
 from mneme.core.artefacts import ArtefactError, read_json, write_json
 from mneme.core.config import build, fingerprint
+from mneme.core.digests import forget_digests, verified_digests, write_digests
 from mneme.core.headline import Headline, write_headline
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class Stage:
         self.threads = int(snakemake.threads)
         self.started = time.perf_counter()
         self.device: Any = None
+        self._digests: Mapping[str, str] = {}
         self._log = str(snakemake.log[0]) if len(snakemake.log) else None
         if self._log:
             Path(self._log).parent.mkdir(parents=True, exist_ok=True)
@@ -88,28 +90,28 @@ class Stage:
                 said = self.seconds()
                 self._to_log(f"{bar.n + 1} of {bar.total} {unit} done")
 
-    def fingerprint(self) -> str:
-        """Hash code, packages, device, settings, inputs: what a resumable part must be made by.
+    def begin(self) -> None:
+        """Hash the inputs; raises `ArtefactError` for one that changed since it was made."""
+        forget_digests(self.output)
+        self._digests = verified_digests(self.input)
 
-        Inputs above 64 MiB (models) count by size and modification time.
-        """
+    def end(self) -> None:
+        """Leave the outputs' digests, and time, memory and device, for those who read them."""
+        write_digests(self.output)
+        self.record()
+
+    def fingerprint(self) -> str:
+        """Hash code, packages, device, settings, inputs: what a resumable part must be made by."""
         names = getattr(self.params, "packages", ())
         versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
         made_by = [self.params.code, fingerprint(self.params.config), str(self.device), *versions]
-        digest = hashlib.sha256(" ".join(made_by).encode())
-        for path in sorted(str(path) for path in self.input):
-            status = Path(path).stat()
-            small = status.st_size < 2**26
-            digest.update(Path(path).read_bytes() if small else f"{status.st_mtime_ns}".encode())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(" ".join([*made_by, *self._digests.values()]).encode()).hexdigest()[
+            :16
+        ]
 
     def inputs(self) -> dict[str, str]:
         """Hash every input file: path -> 16 hex digits of SHA-256 over its content."""
-        hashes = {}
-        for path in sorted({str(path) for path in self.input}):
-            with open(path, "rb") as handle:
-                hashes[path] = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
-        return hashes
+        return {path: digest[:16] for path, digest in self._digests.items()}
 
     def provenance(self, **further: Any) -> dict[str, Any]:
         """Describe what made a file: device, threads, versions, and whatever the script adds."""
@@ -191,8 +193,9 @@ def stage(snakemake: Any) -> Iterator[Stage]:
     """Run a script's body; a user's mistake ends in one sentence and exit status 1."""
     job = Stage(snakemake)
     try:
+        job.begin()
         yield job
-        job.record()
+        job.end()
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:

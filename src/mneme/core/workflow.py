@@ -7,13 +7,14 @@ swap their values do rerun.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mneme.core.code import LIBRARY, code_of, packages_of
-from mneme.core.config import plain
+from mneme.core.config import plain, require
 
 
 def stage_params(
@@ -45,6 +46,14 @@ def stage_params(
 def canonical(value: Any) -> Any:
     """Turn settings into plain builtins whose mappings have sorted keys."""
     return _sorted(plain(value))
+
+
+def require_writable(folder: str | Path, key: str) -> None:
+    """Raise ConfigError unless `folder`, or the folder it would be made in, can be written."""
+    path = Path(folder).resolve()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    rule = f"a folder that can be written ({there} cannot: make it writable or name another)"
+    require(os.access(there, os.W_OK | os.X_OK), f"config.{key}", rule, str(folder))
 
 
 def commit_of(root: str | Path = LIBRARY) -> dict[str, Any]:
