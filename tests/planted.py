@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from mneme.routing.config import ProtocolConfig, RunConfig
+from mneme.routing.sharing import PIECES, pieces_of
+from mneme.routing.works import PREFIX
 
 PAIR = (0, 1)
 DOMAINS = {
@@ -76,7 +78,10 @@ def trace_of(
     *,
     phase: str,
 ) -> dict[str, np.ndarray]:
-    """Build a trace: `weights(mixer, context, n)` gives w_A of whole sequences, (S, N, T)."""
+    """Build a trace: `weights(mixer, context, n)` gives w_A of whole sequences, (S, N, T).
+
+    Every text is of works of its own.
+    """
     size = protocol.segment_tokens
     trace = {}
     for run in runs.values():
@@ -89,7 +94,15 @@ def trace_of(
                     a = a[:, :, -size:]
                 both = np.stack([a, 1 - a], axis=-1)
                 trace[f"{run.mixer}/{context}/{n}"] = both.astype(np.float32)
-    return trace
+    return trace | own_works(next(iter(trace.values())).shape[1])
+
+
+def own_works(texts: int) -> dict[str, np.ndarray]:
+    """Return the works of texts that share none."""
+    pieces = set().union(*map(pieces_of, PIECES))
+    return {
+        f"{PREFIX}{piece}": np.array([f"{piece} {i}" for i in range(texts)]) for piece in pieces
+    }
 
 
 def targets(context: str, n: int, protocol: ProtocolConfig) -> np.ndarray:

@@ -19,6 +19,7 @@ from mneme.routing.prepare import (
     domain_material,
     split_groups,
     tuple_material,
+    tuples_and_works,
 )
 
 CONFIG = PrepareConfig(
@@ -132,8 +133,37 @@ def test_a_tuple_reads_different_documents():
         name: Pool(documents(20, 40), encode, generator=np.random.default_rng(i), name=name)
         for i, name in enumerate("xy")
     }
-    arrays = tuple_material(pools, ("x", "y"), sizes, seed=0)
+    arrays, works = tuples_and_works(pools, ("x", "y"), sizes, seed=0)
     assert arrays["a_long"].shape == (4, 16)
+    assert set(works) == {f"works.{piece}" for piece in arrays}
+    for piece, spans in arrays.items():
+        assert works[f"works.{piece}"].tolist() == [f"group{i}" for i in spans[:, 0] // 40]
     for row in range(4):
         plays = [arrays[k][row, 0] // 40 for k in ("a_long", "a_other_long", "a1", "a2")]
         assert len(set(plays)) == 4
+
+
+def test_joined_passages_are_of_no_named_work():
+    sizes = Sizes(tuples=2, segment_tokens=8, long_tokens=8)
+    pools = {
+        name: Pool(documents(30, 5), encode, generator=np.random.default_rng(0), name=name)
+        for name in "xy"
+    }
+    arrays, works = tuples_and_works(pools, ("x", "y"), sizes, seed=0)
+    assert arrays["a1"].shape == (2, 8)
+    assert works["works.a1"].tolist() == ["", ""]
+
+
+def test_tuples_are_the_same_with_and_without_their_works():
+    sizes = Sizes(tuples=3, segment_tokens=8, long_tokens=16)
+    one, two = (
+        {
+            name: Pool(documents(20, 40), encode, generator=np.random.default_rng(1), name=name)
+            for name in "xy"
+        }
+        for _ in range(2)
+    )
+    arrays, _ = tuples_and_works(one, ("x", "y"), sizes, seed=0)
+    alone = tuple_material(two, ("x", "y"), sizes, seed=0)
+    assert set(alone) == set(arrays)
+    assert all(np.array_equal(alone[name], arrays[name]) for name in arrays)

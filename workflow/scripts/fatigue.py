@@ -6,14 +6,14 @@ from mneme.report.fatigue import fatigue_figure
 from mneme.routing.fatigue import fatigue
 from mneme.routing.original import original_block
 from mneme.routing.published import PUBLISHED
+from mneme.routing.sharing import works_of
 from mneme.routing.stages import MeasureStageConfig
 
 with stage(snakemake) as job:
     config = job.settings(MeasureStageConfig, where="routing")
     pair = config.pair_index()
-    runs = fatigue(
-        read_arrays(job.input.trace), config.runs, config.protocol, pair=pair, seeds=config.seeds
-    )
+    trace = read_arrays(job.input.trace)
+    runs = fatigue(trace, config.runs, config.protocol, pair=pair, seeds=config.seeds)
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="fatigue")
     published = PUBLISHED["fatigue"]
@@ -23,6 +23,7 @@ with stage(snakemake) as job:
         runs=runs,
         published=published,
         backbone=job.params.backbone,
+        intervals=works_of(trace).about(),
     )
     figure = fatigue_figure(runs, published, config.pair)
     save_figure(figure, svg=job.output.svg, png=job.output.png)

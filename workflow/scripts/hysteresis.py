@@ -6,14 +6,14 @@ from mneme.report.routing import hysteresis_figure
 from mneme.routing.hysteresis import hysteresis
 from mneme.routing.original import original_block
 from mneme.routing.published import PUBLISHED
+from mneme.routing.sharing import works_of
 from mneme.routing.stages import MeasureStageConfig
 
 with stage(snakemake) as job:
     config = job.settings(MeasureStageConfig, where="routing")
     pair = config.pair_index()
-    runs = hysteresis(
-        read_arrays(job.input.trace), config.runs, config.protocol, pair=pair, seeds=config.seeds
-    )
+    trace = read_arrays(job.input.trace)
+    runs = hysteresis(trace, config.runs, config.protocol, pair=pair, seeds=config.seeds)
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="hysteresis")
     job.headline(
@@ -22,5 +22,6 @@ with stage(snakemake) as job:
         runs=runs,
         published=PUBLISHED["hysteresis"],
         backbone=job.params.backbone,
+        intervals=works_of(trace).about(),
     )
     save_figure(hysteresis_figure(runs, config.pair), svg=job.output.svg, png=job.output.png)

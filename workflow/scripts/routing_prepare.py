@@ -6,7 +6,7 @@ from mneme.core.artefacts import write_arrays
 from mneme.core.corpora import read_documents
 from mneme.core.stage import stage
 from mneme.nn.tokenizer import encoder, load_tokenizer
-from mneme.routing.prepare import PrepareStageConfig, domain_material, tuple_material
+from mneme.routing.prepare import PrepareStageConfig, domain_material, tuples_and_works
 
 with stage(snakemake) as job:
     config = job.settings(PrepareStageConfig, where="routing")
@@ -19,7 +19,8 @@ with stage(snakemake) as job:
             documents, encode, config.prepare, name=domain.name
         )
         arrays |= {f"{domain.name}.{part}": value for part, value in parts.items()}
-    arrays |= tuple_material(pools, config.pair, config.sizes, seed=config.prepare.seed)
+    tuples, works = tuples_and_works(pools, config.pair, config.sizes, seed=config.prepare.seed)
+    arrays |= tuples | works
     for name, value in arrays.items():
         job.log(f"{name}: {value.shape}")
     write_arrays(job.output[0], arrays)

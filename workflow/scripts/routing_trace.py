@@ -9,6 +9,7 @@ from mneme.routing import sequences
 from mneme.routing.mixer_files import load_mixers
 from mneme.routing.stages import TraceStageConfig
 from mneme.routing.trace import trace_batch
+from mneme.routing.works import works_within
 
 with stage(snakemake) as job:
     config = job.settings(TraceStageConfig, where="routing")
@@ -19,12 +20,8 @@ with stage(snakemake) as job:
     half = lower(backbone.model, config.backbone.gate_layer)
     mixers = load_mixers(job.input.mixers, device=device)
     make = getattr(sequences, f"{job.wildcards.phase}_families")
-    families = make(
-        read_arrays(job.input.tokens),
-        config.sequences,
-        domains=config.pair_index(),
-        seed=config.seed,
-    )
+    tokens = read_arrays(job.input.tokens)
+    families = make(tokens, config.sequences, domains=config.pair_index(), seed=config.seed)
     wanted = {mixer: set(contexts) for mixer, contexts in config.contexts.items()}
     texts, batch = config.sequences.tuples, config.sequences.batch
     rows = [slice(i, min(i + batch, texts)) for i in range(0, texts, batch)]
@@ -35,5 +32,5 @@ with stage(snakemake) as job:
         job.progress(range(len(rows)), unit="batch"),
         axis=1,
     )
-    write_arrays(job.output[0], weights)
+    write_arrays(job.output[0], weights | works_within(tokens))
     parts.remove()

@@ -7,6 +7,7 @@ and the whole-segment share is also given minus what this run's own mean entry l
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from mneme.routing.readings import (
     rows_of,
     segments,
 )
+from mneme.routing.sharing import Works, works_of
 from mneme.stats.correlation import Association, dwell_trend
 from mneme.stats.rows import Row, row_of
 
@@ -80,7 +82,7 @@ def fatigue(
         Run name -> block: rows `metric@n` and `metric.trend` (Pearson, Spearman, slope a doubling
         of dwell, slope a token), contrasts `_minus_<control>` of both, and `p_values`.
     """
-    lengths = protocol.dwell_tokens
+    lengths, works = protocol.dwell_tokens, works_of(trace)
     values = {name: run_values(trace, run, protocol, pair=pair) for name, run in runs.items()}
     blocks = {}
     for name, run in runs.items():
@@ -99,13 +101,15 @@ def fatigue(
             named = {f"{metric}@{n}": measured for metric, measured in at.items()}
             rows += [
                 row
-                for row in rows_of(named, protocol, seeds=seeds, control_of=run.control_of)
+                for row in rows_of(named, protocol, works, seeds=seeds, control_of=run.control_of)
                 if row.seed is None or row.metric.split("@")[0] in TREND_METRICS
             ]
             rows += median_rows(named, run.control_of)
             censored |= censored_shares(named)
         for metric in _trended(own):
-            trend_rows, trend_p = trend(own, metric, protocol, seeds=seeds, control=run.control_of)
+            trend_rows, trend_p = trend(
+                own, metric, protocol, works, seeds=seeds, control=run.control_of
+            )
             rows += trend_rows
             p |= trend_p
         rows += undefined_rows(own, run, protocol)
@@ -135,8 +139,9 @@ def run_values(
     deep_SN = np.divide(whole_SN, inside_SN, out=np.zeros_like(whole_SN), where=inside_SN > 0)
     for n, at in zip(protocol.dwell_tokens, values, strict=True):
         share_SN = deep_SN * constant_lag_deep_ratio(lag_SN, n)
-        excess_SN = at["deep_crystallization_ratio"].values_SN - share_SN
-        at["deep_crystallization_ratio_excess"] = Measured(values_SN=excess_SN, unit="fraction")
+        whole = at["deep_crystallization_ratio"]
+        excess_SN = whole.values_SN - share_SN
+        at["deep_crystallization_ratio_excess"] = dataclasses.replace(whole, values_SN=excess_SN)
     return values
 
 
@@ -147,9 +152,11 @@ def _at(
     own = segments(trace, run.mixer, run.context, n, size=size, pair=pair)
     last_SNT = own.last_SNTK[..., own.domains[2]]
     values: Values = {
-        "switch_lag": lag(last_SNT, protocol.threshold, protocol.run_tokens),
-        "relax_time_0.99": lag(last_SNT, 0.99, protocol.run_tokens),
-        "tail_area_32": Measured(values_SN=tail_area(last_SNT, AREA_TOKENS), unit="tokens"),
+        "switch_lag": lag(last_SNT, protocol.threshold, protocol.run_tokens, pieces=own.pieces),
+        "relax_time_0.99": lag(last_SNT, 0.99, protocol.run_tokens, pieces=own.pieces),
+        "tail_area_32": Measured(
+            values_SN=tail_area(last_SNT, AREA_TOKENS), unit="tokens", pieces=own.pieces
+        ),
     }
     if run.context != "swapped":
         reference = segments(trace, run.mixer, "same_domain", n, size=size, pair=pair)
@@ -158,27 +165,32 @@ def _at(
             second = segments(trace, run.mixer, "other", n, size=size, pair=pair)
         values |= gaps(reference, second, tokens=protocol.gap_tokens, domain=pair[0])
     if own.middle_SNTK is not None:
-        values |= _dwell_values(own.middle_SNTK[..., own.domains[1]], protocol)
+        middle_SNT = own.middle_SNTK[..., own.domains[1]]
+        values |= _dwell_values(middle_SNT, protocol, pieces=own.middle_pieces)
     return values
 
 
-def _dwell_values(middle_SNT: np.ndarray, protocol: ProtocolConfig) -> Values:
+def _dwell_values(
+    middle_SNT: np.ndarray, protocol: ProtocolConfig, *, pieces: frozenset[str]
+) -> Values:
     """Measure the middle segment: shares of deep tokens, mean weight, excess over constant lag."""
     deep = protocol.deep_weight
-    whole = deep_crystallization_ratio(middle_SNT, deep)
-    entry = lag(middle_SNT, deep, protocol.run_tokens).values_SN
-    values: Values = {
-        "deep_crystallization_ratio": Measured(values_SN=whole, unit="fraction"),
-        "avg_weight": Measured(values_SN=avg_weight(middle_SNT), unit="weight"),
-        "entry_lag": Measured(values_SN=entry, unit="tokens"),
+    entry_SN = lag(middle_SNT, deep, protocol.run_tokens, pieces=pieces).values_SN
+    found = {
+        "deep_crystallization_ratio": (deep_crystallization_ratio(middle_SNT, deep), "fraction"),
+        "avg_weight": (avg_weight(middle_SNT), "weight"),
+        "entry_lag": (entry_SN, "tokens"),
     }
     after, valid = deep_crystallization_ratio_after(middle_SNT, deep, AFTER_TOKENS)
     if valid.all():
-        values["deep_crystallization_ratio_after_32"] = Measured(values_SN=after, unit="fraction")
+        found["deep_crystallization_ratio_after_32"] = (after, "fraction")
     last, valid = deep_crystallization_ratio_last(middle_SNT, deep, LAST_TOKENS)
     if valid.all():
-        values["deep_crystallization_ratio_last_16"] = Measured(values_SN=last, unit="fraction")
-    return values
+        found["deep_crystallization_ratio_last_16"] = (last, "fraction")
+    return {
+        name: Measured(values_SN=values_SN, unit=unit, pieces=pieces)
+        for name, (values_SN, unit) in found.items()
+    }
 
 
 def _with_contrasts(at: Values, index: int, controls: Mapping[str, list[Values]]) -> Values:
@@ -198,19 +210,22 @@ def trend(
     own: list[Values],
     metric: str,
     protocol: ProtocolConfig,
+    works: Works,
     *,
     seeds: tuple[int, ...],
     control: str | None,
 ) -> tuple[list[Row], dict[str, float]]:
-    """Correlate one metric with dwell: pooled correlations and slopes, texts as clusters."""
+    """Correlate one metric with dwell: correlations and slopes, clustered by text and work."""
     lengths = [n for n, at in zip(protocol.dwell_tokens, own, strict=True) if metric in at]
     values_SND = np.stack([at[metric].values_SN for at in own if metric in at], axis=-1)
-    unit = next(at[metric].unit for at in own if metric in at)
+    first = next(at[metric] for at in own if metric in at)
+    unit = first.unit
     found = dwell_trend(
         values_SND.mean(axis=0),
         np.asarray(lengths, dtype=float),
         resamples=protocol.resamples,
         generator=numpy_generator(0, "trend", metric),
+        ways=works.ways(first.pieces),
     )
     parts: dict[str, tuple[Association, str]] = {
         "pearson": (found.pearson, ""),

@@ -3,7 +3,8 @@
 Headline of the return gap: the second A after (A1, B) against the same second A after (A1, A') at
 the same positions, minus the same distance between (A1, A') and (A1, A''): neither content nor cold
 start nor copying can be its cause. Headline of the lag: lag back into A after B minus the lag after
-A'. All differences are paired by text; seeds are crossed with texts.
+A'. All differences are paired by text; seeds are crossed with texts, and intervals know which texts
+share a play or a folder of files (`mneme.stats.clusters`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mneme.routing.readings import (
     rows_of,
     segments,
 )
+from mneme.routing.sharing import pieces_of, works_of
 from mneme.stats.rows import Row
 
 
@@ -46,7 +48,7 @@ def hysteresis(
     Parameters
     ----------
     trace : mapping of str to ndarray, (S, N, T, K) float32
-        `mneme.routing.trace.trace` on `hysteresis_families`.
+        `mneme.routing.trace.trace_batch` on `hysteresis_families`, and the works of the passages.
     runs, protocol
         Settings.
     pair : tuple of int
@@ -60,9 +62,14 @@ def hysteresis(
         Run name -> block of the headline file: rows (restricted means with intervals, contrasts
         with every control, medians, the lag over thresholds as `switch_lag_BA@<theta>`),
         `censored`, `p_values`, `bands` (mean w_A(t) with the 10 and 90 % quantiles over texts).
+
+    Raises
+    ------
+    ValueError
+        The trace does not name the works.
     """
     values = {name: run_values(trace, run, protocol, pair=pair) for name, run in runs.items()}
-    blocks = {}
+    blocks, works = {}, works_of(trace)
     for name, run in runs.items():
         own = dict(values[name])
         if run.context == "real":
@@ -73,11 +80,11 @@ def hysteresis(
                     own |= contrast(values[name], values[other], other)
         blocks[name] = run_block(
             [
-                *rows_of(own, protocol, seeds=seeds, control_of=run.control_of),
+                *rows_of(own, protocol, works, seeds=seeds, control_of=run.control_of),
                 *median_rows(own, run.control_of),
                 *_undefined_rows(run),
             ],
-            p_values=p_values(own, protocol),
+            p_values=p_values(own, works),
             censored=censored_shares(own),
             bands=bands(trace, run, protocol, pair=pair),
             context=run.context,
@@ -101,11 +108,12 @@ def run_values(
         return values
     mixed = read("mixed")
     for name, threshold in _thresholds("switch_lag_mixA", protocol):
-        values[name] = lag(mixed.last_SNTK[..., domain], threshold, protocol.run_tokens)
+        back_SNT = mixed.last_SNTK[..., domain]
+        values[name] = lag(back_SNT, threshold, protocol.run_tokens, pieces=mixed.pieces)
     assert mixed.middle_SNTK is not None
-    values["mix_entropy"] = Measured(values_SN=mix_entropy(mixed.middle_SNTK), unit="nats")
-    balance = mix_balance(mixed.middle_SNTK, domains=pair)
-    values["mix_balance"] = Measured(values_SN=balance, unit="")
+    entropy, balance = mix_entropy(mixed.middle_SNTK), mix_balance(mixed.middle_SNTK, domains=pair)
+    for name, values_SN, unit in (("mix_entropy", entropy, "nats"), ("mix_balance", balance, "")):
+        values[name] = Measured(values_SN=values_SN, unit=unit, pieces=mixed.middle_pieces)
     values |= gaps(
         reference, mixed, tokens=protocol.gap_tokens, domain=domain, prefix="return_gap_mixed"
     )
@@ -153,18 +161,19 @@ def lag_values(own: Segments, protocol: ProtocolConfig) -> Values:
     values: Values = {}
     last_SNT = own.last_SNTK[..., own.domains[2]]
     for name, threshold in _thresholds("switch_lag_BA", protocol):
-        values[name] = lag(last_SNT, threshold, protocol.run_tokens)
-    values["relax_time_0.99"] = lag(last_SNT, 0.99, protocol.run_tokens)
+        values[name] = lag(last_SNT, threshold, protocol.run_tokens, pieces=own.pieces)
+    values["relax_time_0.99"] = lag(last_SNT, 0.99, protocol.run_tokens, pieces=own.pieces)
     if own.middle_SNTK is None:
         return values
     middle_SNT = own.middle_SNTK[..., own.domains[1]]
     for name, threshold in _thresholds("switch_lag_AB", protocol):
-        values[name] = lag(middle_SNT, threshold, protocol.run_tokens)
+        values[name] = lag(middle_SNT, threshold, protocol.run_tokens, pieces=own.middle_pieces)
     asymmetry = switching_asymmetry(
         values["switch_lag_BA"].values_SN, values["switch_lag_AB"].values_SN
     )
     for name, values_SN in asymmetry.items():
-        values[f"switching_asymmetry_{name}"] = Measured(values_SN=values_SN, unit="tokens")
+        metric = f"switching_asymmetry_{name}"
+        values[metric] = Measured(values_SN=values_SN, unit="tokens", pieces=own.pieces)
     return values
 
 
@@ -174,11 +183,15 @@ def repeated_values(
     """First against second visit on the same text, as the source meant the return gap."""
     size = protocol.segment_tokens
     weights = trace[f"{mixer}/{family}/{size}"]
-    first = Segments(
-        middle_SNTK=None, last_SNTK=weights[:, :, :size], domains=(domain, domain, domain)
-    )
-    second = Segments(
-        middle_SNTK=None, last_SNTK=weights[:, :, -size:], domains=(domain, domain, domain)
+    first, second = (
+        Segments(
+            middle_SNTK=None,
+            last_SNTK=visit_SNTK,
+            domains=(domain, domain, domain),
+            pieces=pieces_of(family),
+            middle_pieces=frozenset(),
+        )
+        for visit_SNTK in (weights[:, :, :size], weights[:, :, -size:])
     )
     return gaps(
         first, second, tokens=protocol.gap_tokens, domain=domain, prefix="return_gap_repeated"

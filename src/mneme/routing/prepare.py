@@ -17,6 +17,7 @@ from mneme.core.config import ConfigError
 from mneme.core.corpora import Document
 from mneme.core.seeds import numpy_generator
 from mneme.routing.config import DomainConfig, PrepareConfig, RoutingConfig
+from mneme.routing.works import PREFIX
 
 Encode = Callable[[str], tuple[list[int], list[int]]]
 """Text -> token ids and the indices of tokens that begin a line."""
@@ -236,6 +237,13 @@ def domain_material(
 def tuple_material(
     pools: Mapping[str, Pool], pair: tuple[str, str], sizes: Sizes, *, seed: int
 ) -> dict[str, np.ndarray]:
+    """Cut the text tuples of the protocol; parameters and arrays as in `tuples_and_works`."""
+    return tuples_and_works(pools, pair, sizes, seed=seed)[0]
+
+
+def tuples_and_works(
+    pools: Mapping[str, Pool], pair: tuple[str, str], sizes: Sizes, *, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Cut the text tuples of the protocol from the test texts of domains A and B.
 
     Parameters
@@ -251,12 +259,14 @@ def tuple_material(
 
     Returns
     -------
-    dict of ndarray, int32, one row a tuple
+    arrays : dict of ndarray, int32, one row a tuple
         `a_long`, `a_other_long`, `b_long` (N, long_tokens): middle segments A', A'' and B; `a1`,
         `a2`, `b1`, `b2` (N, segment_tokens). All are different passages; those of one domain in
         one tuple come from different groups as far as there are enough.
+    works : dict of ndarray, str, (N,)
+        `works.a_long` and so on: group of each passage; empty where several were joined.
     """
-    arrays = {}
+    arrays, works = {}, {}
     for letter, name in zip("ab", pair, strict=True):
         middles = ("_long", "_other_long") if letter == "a" else ("_long",)
         used: list[set[str]] = [set() for _ in range(sizes.tuples)]
@@ -266,9 +276,10 @@ def tuple_material(
             spans, groups = pools[name].take_grouped(length, sizes.tuples)
             order = deal(groups, used, generator=generator)
             arrays[f"{letter}{piece}"] = spans[order]
+            works[f"{PREFIX}{letter}{piece}"] = np.asarray(groups)[order]
             for row, index in zip(used, order, strict=True):
                 row.add(groups[index])
-    return arrays
+    return arrays, works
 
 
 def deal(

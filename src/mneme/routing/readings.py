@@ -5,8 +5,10 @@ Legend: S training seeds, N texts, T position, K domains.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,15 @@ from numpy.typing import NDArray
 from mneme.core.seeds import numpy_generator
 from mneme.routing.config import ProtocolConfig
 from mneme.routing.measure import return_gap, switch_lag
+from mneme.routing.sharing import Works, pieces_of
 from mneme.stats.censored import kaplan_meier_median
+from mneme.stats.clusters import clustered_interval, clustered_p
 from mneme.stats.intervals import crossed_mean
 from mneme.stats.rows import Row
-from mneme.stats.tests import sign_flip_test
 
 Floats = NDArray[np.float64]
-Trace = Mapping[str, NDArray[np.float32]]
+Trace = Mapping[str, NDArray[Any]]
+"""Weights `mixer/context/n` (S, N, T, K) float32, and the works of the passages (`works.a1`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class Measured:
     """Values; a lag never reached is the segment's length (restricted)."""
     unit: str
     """Unit."""
+    pieces: frozenset[str]
+    """Passages that were read for it: texts that share works in these depend on each other."""
     observed_SN: NDArray[np.bool_] | None = None
     """For lags: False where the threshold was never reached."""
 
@@ -48,6 +54,10 @@ class Segments:
     """Last segment."""
     domains: tuple[int, int, int]
     """Domain of each segment."""
+    pieces: frozenset[str]
+    """Passages read up to the end of the last segment."""
+    middle_pieces: frozenset[str]
+    """Passages read up to the end of the middle segment."""
 
 
 def segments(
@@ -62,13 +72,18 @@ def segments(
         middle_SNTK=middle,
         last_SNTK=weights[:, :, -size:],
         domains=domains.get(context, (a, b, a)),
+        pieces=pieces_of(context),
+        middle_pieces=pieces_of(context, segments=2),
     )
 
 
-def lag(weights_SNT: NDArray[np.floating], threshold: float, run_tokens: int) -> Measured:
+def lag(
+    weights_SNT: NDArray[np.floating], threshold: float, run_tokens: int, *, pieces: frozenset[str]
+) -> Measured:
     """Measure switch lags, restricted to the segment's length."""
     lag_SN, observed_SN = switch_lag(weights_SNT, threshold=threshold, run_tokens=run_tokens)
-    return Measured(values_SN=lag_SN.astype(float), unit="tokens", observed_SN=observed_SN)
+    lag_SN = lag_SN.astype(float)
+    return Measured(values_SN=lag_SN, unit="tokens", pieces=pieces, observed_SN=observed_SN)
 
 
 def gaps(
@@ -76,13 +91,15 @@ def gaps(
 ) -> Values:
     """Distances of the last segments, over the first `tokens` tokens and over the whole segment."""
     values: Values = {}
+    pieces = reference.pieces | second.pieces
     for suffix, stop in (("", tokens), ("@whole", reference.last_SNTK.shape[2])):
         found = return_gap(
             reference.last_SNTK[:, :, :stop], second.last_SNTK[:, :, :stop], domain=domain
         )
         for name, values_SN in found.items():
             unit = "weight" if name in ("euclidean", "mean_difference") else ""
-            values[f"{prefix}_{name}{suffix}"] = Measured(values_SN=values_SN, unit=unit)
+            metric = f"{prefix}_{name}{suffix}"
+            values[metric] = Measured(values_SN=values_SN, unit=unit, pieces=pieces)
     return values
 
 
@@ -90,7 +107,9 @@ def contrast(run: Values, control: Values, name: str) -> Values:
     """Differences run minus control, paired by seed and text, of the metrics both have."""
     return {
         f"{metric}_minus_{name}": Measured(
-            values_SN=value.values_SN - control[metric].values_SN, unit=value.unit
+            values_SN=value.values_SN - control[metric].values_SN,
+            unit=value.unit,
+            pieces=value.pieces | control[metric].pieces,
         )
         for metric, value in run.items()
         if metric in control
@@ -98,9 +117,14 @@ def contrast(run: Values, control: Values, name: str) -> Values:
 
 
 def rows_of(
-    values: Values, protocol: ProtocolConfig, *, seeds: Sequence[int], control_of: str | None
+    values: Values,
+    protocol: ProtocolConfig,
+    works: Works,
+    *,
+    seeds: Sequence[int],
+    control_of: str | None,
 ) -> list[Row]:
-    """Turn values into rows: mean with its interval over texts, then one row a seed."""
+    """Turn values into rows: mean with its interval over texts and works, then one row a seed."""
     rows: list[Row] = []
     for metric, measured in values.items():
         crossed = crossed_mean(
@@ -108,22 +132,22 @@ def rows_of(
             resamples=protocol.resamples,
             generator=numpy_generator(0, "bootstrap", metric),
         )
+        interval = clustered_interval(
+            crossed.interval, measured.values_SN.mean(axis=0), works.ways(measured.pieces)
+        )
+        crossed = dataclasses.replace(crossed, interval=interval)
         rows += crossed.rows(metric, unit=measured.unit, seeds=tuple(seeds), control_of=control_of)
     return rows
 
 
-def p_values(values: Values, protocol: ProtocolConfig) -> dict[str, float]:
-    """Return two-sided sign-flip p values over texts of every contrast (`*_minus_*`)."""
-    return {
-        metric: sign_flip_test(
-            measured.values_SN.mean(axis=0),
-            resamples=protocol.resamples,
-            generator=numpy_generator(0, "sign_flip", metric),
-            alternative="two-sided",
-        )
+def p_values(values: Values, works: Works) -> dict[str, float]:
+    """Return two-sided p values of every contrast (`*_minus_*`), of texts that share works."""
+    found = {
+        metric: clustered_p(measured.values_SN.mean(axis=0), works.ways(measured.pieces))
         for metric, measured in values.items()
         if "_minus_" in metric
     }
+    return {metric: p for metric, p in found.items() if p is not None}
 
 
 def median_rows(values: Values, control_of: str | None) -> list[Row]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mneme.stats.clusters import Ways, clustered_interval, clustered_p
 from mneme.stats.intervals import (
     LEVEL,
     bootstrap_mean,
@@ -120,6 +121,7 @@ def dwell_trend(
     *,
     resamples: int,
     generator: np.random.Generator,
+    ways: Ways | None = None,
 ) -> DwellTrend:
     """Correlations and slopes of a metric over dwell, texts as clusters.
 
@@ -133,6 +135,8 @@ def dwell_trend(
         Bootstrap and sign-flip resamples.
     generator : numpy.random.Generator
         Source of the resamples.
+    ways : Ways, optional
+        How texts share works; left out, they share none.
 
     Returns
     -------
@@ -140,6 +144,8 @@ def dwell_trend(
         Slopes are least squares, the mean of the texts' own slopes. A correlation of a constant
         metric is undefined with a reason; its slope is 0. p flips the signs of the texts' slopes
         (of their jackknife shares for Spearman), however a text's points depend on each other.
+        Given `ways`, intervals are stretched and p is Student's of the same slopes and shares
+        (`mneme.stats.clusters`).
 
     Raises
     ------
@@ -151,20 +157,13 @@ def dwell_trend(
     if len(dwell_D) != lengths or lengths < 2 or len(set(dwell_D)) < lengths or dwell_D.min() <= 0:
         raise ValueError(f"dwell must be {lengths} >= 2 distinct positive lengths, got {dwell_D}")
     chance = {"resamples": resamples, "generator": generator}
-    dwell_ND = np.tile(dwell_D, (texts, 1))
+    points = np.tile(dwell_D, (texts, 1)), values_ND
+    slopes_N = _slopes(values_ND, dwell_D)
     return DwellTrend(
-        pearson=_clustered(
-            _pooled(dwell_ND, values_ND, ranked=False, **chance),
-            _slopes(values_ND, dwell_D),
-            **chance,
-        ),
-        spearman=_clustered(
-            _pooled(dwell_ND, values_ND, ranked=True, **chance),
-            _rank_pseudo_values(dwell_ND, values_ND),
-            **chance,
-        ),
-        per_doubling=_slope(_slopes(values_ND, np.log2(dwell_D)), **chance),
-        per_token=_slope(_slopes(values_ND, dwell_D), **chance),
+        pearson=_correlation(*points, slopes_N, ranked=False, ways=ways, **chance),
+        spearman=_correlation(*points, slopes_N, ranked=True, ways=ways, **chance),
+        per_doubling=_slope(_slopes(values_ND, np.log2(dwell_D)), ways=ways, **chance),
+        per_token=_slope(slopes_N, ways=ways, **chance),
     )
 
 
@@ -175,37 +174,70 @@ def _slopes(values_ND: Floats, x_D: Floats) -> Floats:
     return (values_ND - values_ND[:, :1]) @ centred_D / np.square(centred_D).sum()
 
 
-def _slope(slopes_N: Floats, *, resamples: int, generator: np.random.Generator) -> Association:
+def _slope(
+    slopes_N: Floats, *, ways: Ways | None, resamples: int, generator: np.random.Generator
+) -> Association:
     interval = bootstrap_mean(slopes_N, resamples=resamples, generator=generator)
-    return _clustered(interval, slopes_N, resamples=resamples, generator=generator)
+    if ways is not None:
+        interval = clustered_interval(interval, slopes_N, ways)
+    return _with_p(interval, slopes_N, ways=ways, resamples=resamples, generator=generator)
 
 
-def _clustered(
-    interval: Interval,
-    shares_N: Floats | None,
+def _correlation(
+    x_ND: Floats,
+    y_ND: Floats,
+    slopes_N: Floats,
     *,
+    ranked: bool,
+    ways: Ways | None,
     resamples: int,
     generator: np.random.Generator,
 ) -> Association:
-    """Add p: the sign of each text's share in the estimate is flipped."""
-    if interval.value is None or shares_N is None:
+    """Correlate all points; p is that of the texts' slopes, of their shares where ranked."""
+    interval = _pooled(x_ND, y_ND, ranked=ranked, resamples=resamples, generator=generator)
+    shares_N = _pseudo_values(x_ND, y_ND, ranked=ranked)
+    if ways is not None:
+        spread_N = slopes_N if shares_N is None else shares_N
+        interval = clustered_interval(interval, spread_N, ways, correlation=True)
+    parts_N = shares_N if ranked else slopes_N
+    return _with_p(interval, parts_N, ways=ways, resamples=resamples, generator=generator)
+
+
+def _with_p(
+    interval: Interval,
+    parts_N: Floats | None,
+    *,
+    ways: Ways | None,
+    resamples: int,
+    generator: np.random.Generator,
+) -> Association:
+    """Add p of the texts' parts in the estimate: by their works, else by flips of their signs."""
+    if interval.value is None or parts_N is None:
         return Association(interval, None)
-    p = sign_flip_test(shares_N, resamples=resamples, generator=generator, alternative="two-sided")
+    if ways is not None:
+        return Association(interval, clustered_p(parts_N, ways))
+    p = sign_flip_test(parts_N, resamples=resamples, generator=generator, alternative="two-sided")
     return Association(interval, p)
 
 
-def _rank_pseudo_values(x_ND: Floats, y_ND: Floats) -> Floats | None:
-    """Jackknife shares of the texts in the pooled Spearman's r; None where one holds all of it.
+def _pseudo_values(x_ND: Floats, y_ND: Floats, *, ranked: bool) -> Floats | None:
+    """Jackknife shares of the texts in a pooled correlation; None where one holds all of it.
 
     A text's own rank covariance will not do: it also moves the ranks of all other texts, and flips
     that leave this out reject a true null in 14 % of cases when scatter grows with dwell.
     """
     texts = len(x_ND)
     counts_RN = np.concatenate([np.ones((1, texts)), 1 - np.eye(texts)])
-    if texts < 2 or (_still(counts_RN, x_ND, 0.0) | _still(counts_RN, y_ND, 0.0)).any():
+    share = _least_spread(ranked=ranked)
+    if texts < 2 or (_still(counts_RN, x_ND, share) | _still(counts_RN, y_ND, share)).any():
         return None
-    r_R = _rank_correlations(counts_RN, x_ND, y_ND)
+    r_R = (_rank_correlations if ranked else _correlations)(counts_RN, x_ND, y_ND)
     return texts * r_R[0] - (texts - 1) * r_R[1:]
+
+
+def _least_spread(*, ranked: bool) -> float:
+    """Moments lose their digits long before ranks do, when one text lies far from all others."""
+    return 0.0 if ranked else 1e-5
 
 
 def _pooled(
@@ -223,8 +255,7 @@ def _pooled(
     texts = len(x_ND)
     counts_RN = resample_counts(texts, resamples=resamples, generator=generator)
     counts_RN = np.concatenate([np.ones((1, texts)), counts_RN])  # row 0: as observed
-    # Moments lose their digits long before ranks do, when one text lies far from all others.
-    share = 0.0 if ranked else 1e-5
+    share = _least_spread(ranked=ranked)
     still_R = _still(counts_RN, x_ND, share) | _still(counts_RN, y_ND, share)
     correlate = _rank_correlations if ranked else _correlations
     r_R = correlate(counts_RN[~still_R], x_ND, y_ND)
