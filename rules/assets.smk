@@ -64,6 +64,11 @@ rule assets_corpora:
         "../workflow/scripts/assets_corpora.py"
 
 
+# A folder of shared resources may be read-only once everything is there.
+if not all(Path(path).exists() for path in rules.assets_corpora.output):
+    require_writable(SETTINGS.resources, "resources")
+
+
 rule assets_convert:
     input:
         manifest=MANIFEST,

@@ -187,7 +187,7 @@ def test_the_commit_that_was_read_is_recorded(saved, tmp_path, monkeypatch, no_n
     for name, value in (("HF_HUB_CACHE", str(cache.parent)), ("HF_HUB_OFFLINE", True)):
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     config = settings(source="hub", name="org/name", revision=revision)
-    backbone = load(config, device=CPU, resources="nowhere")
+    backbone = load(config, device=CPU, resources=tmp_path / "resources")
     facts, sentence = about(backbone), unpinned(backbone)
     assert facts["revision"] == (revision or newest)
     assert facts["pinned"] == (revision is not None)

@@ -21,7 +21,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import HEADLINES, RESULTS, ROOT, SMOKE, Clone
+from workplace import (
+    FIT,
+    HEADLINES,
+    LONG_FIT,
+    RESULTS,
+    ROOT,
+    SMOKE,
+    Clone,
+    code_of,
+    with_wheels,
+    without_cost,
+)
 
 pytestmark = pytest.mark.slurm
 PROFILE = ("--profile", "profiles/slurm")
@@ -30,11 +41,6 @@ IMPATIENT = ("--slurm-init-seconds-before-status-checks", "1")
 IMPATIENT += ("--seconds-between-status-checks", "1")
 ORIGINAL = f"{RESULTS}/lattice/original.json"
 """A GPU job without inputs."""
-COST = re.compile("(^|_)(seconds|sec|s|per_second|peak_memory_mi?b)$")
-COST_UNITS = {"s", "MiB", "tokens/s", "zeros/s"}
-FIT = "zeta/fit/e2/seed0"
-LONG_FIT = {"zeta": {"seeds": [0], "training": {"steps": 4000, "warmup": 50, "eval_every": 1000}}}
-"""About a minute of training; a checkpoint is written every half."""
 
 
 @dataclasses.dataclass
@@ -104,15 +110,6 @@ def together(one, other):
     return max(one[0], other[0]) < min(one[1], other[1])
 
 
-def with_wheels(folder):
-    """Return a clone that takes the downloaded wheels of this one."""
-    made = Clone(folder)
-    (ROOT / "resources" / "wheels").mkdir(parents=True, exist_ok=True)
-    (folder / "resources").mkdir()
-    (folder / "resources" / "wheels").symlink_to(ROOT / "resources" / "wheels")
-    return made
-
-
 @pytest.fixture(scope="module")
 def submitted(slurm, tmp_path_factory):
     """Return the smoke size run through Slurm: its clone, what was printed, its Slurm jobs."""
@@ -138,15 +135,6 @@ def local(submitted, tmp_path_factory):
     return clone.folder / RESULTS
 
 
-def code_of(results, phase):
-    """Return what a headline file was made by, None when there is none."""
-    path = results / f"{phase}.json"
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text())
-    return content["code"], content["config"], content["provenance"]["versions"]
-
-
 def test_the_smoke_size_takes_at_most_30_slurm_jobs(submitted):
     _, text, jobs = submitted
     print(f"{len(jobs)} Slurm jobs")
@@ -165,28 +153,6 @@ def test_a_slurm_job_asks_for_one_gpu_at_most(submitted):
 def test_slurm_and_local_runs_give_the_same_headline(submitted, local, phase):
     ours = without_cost(submitted[0].clone.folder / RESULTS, phase)
     assert ours == without_cost(local, phase)
-
-
-def without_cost(results, phase):
-    """Return a headline file without times, memory, host, and hashes of files that carry them."""
-    content = json.loads((results / f"{phase}.json").read_text())
-    inputs = content["provenance"].pop("inputs", {})
-    return stripped(content), sorted(inputs)
-
-
-def stripped(value):
-    """Return nested mappings and lists without keys, rows and checks of cost."""
-    if isinstance(value, dict):
-        return {k: stripped(v) for k, v in value.items() if not COST.search(k)}
-    if isinstance(value, list):
-        return [stripped(v) for v in value if not (isinstance(v, dict) and is_cost(v))]
-    return value
-
-
-def is_cost(entry):
-    """Say whether a row, or a check of the machine, is about time or room."""
-    named = entry.get("metric") == "time_per_token" or entry.get("name") == "disk_free_gib"
-    return named or entry.get("unit") in COST_UNITS
 
 
 @pytest.mark.parametrize("gpus", [1, 2])

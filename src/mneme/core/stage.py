@@ -23,6 +23,7 @@ from mneme.core.artefacts import ArtefactError, read_json, write_json
 from mneme.core.config import build, fingerprint
 from mneme.core.digests import forget_digests, verified_digests, write_digests
 from mneme.core.headline import Headline, write_headline
+from mneme.core.secrets import redact
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Stage:
         print(self._to_log(line), file=sys.stderr, flush=True)
 
     def _to_log(self, line: str) -> str:
-        text = f"[{self.seconds():8.1f} s] {line}"
+        text = f"[{self.seconds():8.1f} s] {redact(line)}"
         if self._log:
             with open(self._log, "a", encoding="utf-8") as handle:
                 handle.write(text + "\n")

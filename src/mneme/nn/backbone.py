@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
@@ -28,9 +27,10 @@ from transformers import (
 from mneme.core.backbones import BackboneConfig
 from mneme.core.config import require
 from mneme.core.seeds import torch_generator
-from mneme.nn.hub import BackboneError, address, explained
+from mneme.nn.hub import BackboneError, explained
 from mneme.nn.split import require_family
 from mneme.nn.tokenizer import load_tokenizer, stands_in
+from mneme.nn.trust import open_shape
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Backbone:
     """What was asked for."""
     load_seconds: float
     """Wall time of loading, s."""
+    commit: str | None = None
+    """Hub commit that it was read from, 40 hex digits; None if not one file came from the hub."""
 
 
 def load(
@@ -79,9 +81,13 @@ def load(
     started = time.perf_counter()
     tokenizer = load_tokenizer(config, folder=resources)
     with explained(config, resources):
-        shape = _shape(config, resources)
+        if stands_in(config):
+            name, options, shape = config.name, {}, _built_in(config.name)
+        else:
+            name, options, shape = open_shape(config, resources)
+        _refuse_family(shape, config)
         if config.init == "pretrained":
-            model = _pretrained(shape, config, resources, device)
+            model = _pretrained(name, options, shape, config, device)
         else:
             model = _random(shape, config, device, generator)
     depth = model.config.num_hidden_layers
@@ -90,7 +96,8 @@ def load(
     model.eval().requires_grad_(False)
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # or the clock stops before the copies do
-    return Backbone(model, tokenizer, config, round(time.perf_counter() - started, 3))
+    seconds = round(time.perf_counter() - started, 3)
+    return Backbone(model, tokenizer, config, seconds, options.get("revision"))
 
 
 def require_context(model: Any, tokens: int, keys: str) -> None:
@@ -118,24 +125,21 @@ def require_context(model: Any, tokens: int, keys: str) -> None:
         )
 
 
-def _shape(config: BackboneConfig, resources: str | Path) -> Any:
-    """Return the architecture, checked before any weights are fetched."""
-    if stands_in(config):
-        shape: Any = _built_in(config.name)
-    else:
-        name, options = address(config, resources)
-        shape = AutoConfig.from_pretrained(name, **options)
+def _refuse_family(shape: Any, config: BackboneConfig) -> None:
+    """Check the architecture before any weights are fetched."""
     try:
         require_family(shape)
     except ValueError as error:
         raise BackboneError(f"{config.name}: {error}") from None
-    return shape
 
 
 def _pretrained(
-    shape: Any, config: BackboneConfig, resources: str | Path, device: torch.device
+    name: str,
+    options: Mapping[str, Any],
+    shape: Any,
+    config: BackboneConfig,
+    device: torch.device,
 ) -> Any:
-    name, options = address(config, resources)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         name,
         config=shape,

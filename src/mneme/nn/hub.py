@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_token, try_to_load_from_cache
+from huggingface_hub import get_token, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -21,8 +21,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from mneme.core.artefacts import ArtefactError
 from mneme.core.backbones import BackboneConfig
 from mneme.core.config import ConfigError
+from mneme.core.revisions import kept_revision
+
+REVISIONS = "revisions"
+"""Folder below the shared resources that keeps the commits of models that are not pinned."""
 
 
 class BackboneError(ValueError):
@@ -43,9 +48,14 @@ def address(config: BackboneConfig, resources: str | Path) -> tuple[str, dict[st
     ------
     BackboneError
         The directory does not hold a saved model.
+    ArtefactError
+        The file that keeps the commit of a model that is not pinned is damaged.
     """
     if config.source == "hub":
-        return config.name, {"revision": config.revision, "trust_remote_code": False}
+        revision = config.revision or kept_revision(
+            Path(resources) / REVISIONS, config.name, lambda: _newest(config.name)
+        )
+        return config.name, {"revision": revision, "trust_remote_code": False}
     embedded = config.source == "embedded"
     folder = Path(resources) / "models" / config.name if embedded else Path(config.name)
     if not (folder / "config.json").is_file():
@@ -54,17 +64,13 @@ def address(config: BackboneConfig, resources: str | Path) -> tuple[str, dict[st
     return str(folder), {"local_files_only": True, "trust_remote_code": False}
 
 
-def commit_read(config: BackboneConfig) -> str | None:
-    """Return the hub commit that a loaded backbone was read from, None if it is not of the hub.
-
-    Without a revision, that is the commit for which the cache took the newest one.
-    """
-    if config.source != "hub" or config.revision is not None:
-        return config.revision
-    path = try_to_load_from_cache(config.name, "config.json")
-    return Path(path).parent.name if isinstance(path, str) else None
+def _newest(name: str) -> str:
+    """Return the newest commit of a hub model; without a network, the newest in the cache."""
+    path = Path(hf_hub_download(name, "config.json"))
+    return path.parent.name  # <cache>/snapshots/<commit>/config.json
 
 
+_KNOWN = (BackboneError, ConfigError, ArtefactError, MemoryError, AssertionError)
 _OTHER = "give a hub id or the directory of a saved model in the config key backbone"
 
 
@@ -81,9 +87,12 @@ def explained(config: BackboneConfig, resources: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        known = isinstance(error, (BackboneError, ConfigError, MemoryError, AssertionError))
-        if full or known or _out_of_memory(error):
+        if full or isinstance(error, _KNOWN) or _out_of_memory(error):
             raise
+        if "trust_remote_code" in str(error):  # transformers' advice, which is never followed
+            raise BackboneError(
+                f"the model {config.name} brings code of its own, which is never run: {_OTHER}"
+            ) from None
         if config.source == "hub":
             raise BackboneError(_hub_sentence(config, error)) from None
         where, line = address(config, resources)[0], (str(error).splitlines() or [""])[0][:160]

@@ -47,8 +47,8 @@ def load_tokenizer(config: BackboneConfig, *, folder: str | Path) -> Any:
         return byte_tokenizer()
     from transformers import AutoTokenizer
 
-    name, options = address(config, folder)
     with explained(config, folder):
+        name, options = address(config, folder)
         tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
     if not tokenizer.is_fast:
         raise BackboneError(

@@ -17,7 +17,7 @@ from mneme.nn.backbone import (
     require_context,
     weights_mib,
 )
-from mneme.nn.hub import BackboneError, commit_read
+from mneme.nn.hub import REVISIONS, BackboneError
 from mneme.nn.tokenizer import stands_in
 from mneme.stats.intervals import bootstrap_mean
 from mneme.stats.rows import Row, row_of
@@ -108,7 +108,7 @@ def about(backbone: Backbone) -> dict[str, Any]:
     return {
         "architecture": type(model).__name__,
         "source": config.source,
-        "revision": None if stands_in(config) else commit_read(config),
+        "revision": backbone.commit,
         "pinned": config.source != "hub" or stands_in(config) or config.revision is not None,
         "init": config.init,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -123,10 +123,11 @@ def unpinned(backbone: Backbone) -> str | None:
     facts, name = about(backbone), backbone.config.name
     if facts["pinned"]:
         return None
-    commit = facts["revision"] or "<commit>"
+    commit = facts["revision"]
     return (
-        f"{name} is not pinned: the newest commit ({facts['revision'] or 'unknown'}) was read, and "
-        f"another may be read next time; --config backbone={name}@{commit} pins it"
+        f"{name} is not pinned: its newest commit when first asked for ({commit}) is kept in "
+        f"{REVISIONS} below resources, and another place may get another; --config "
+        f"backbone={name}@{commit} pins it"
     )
 
 

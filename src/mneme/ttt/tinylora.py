@@ -215,18 +215,28 @@ def load_adapter(base: TTTTransformer, folder: str | Path) -> TTTTransformer:
         A file is damaged.
     """
     folder = Path(folder)
-    layers = linears(base)
+    try:
+        deltas = _saved_deltas(folder, linears(base))
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise AdapterError(
+            f"adapter {folder} is damaged ({type(error).__name__} while it was read): save it again"
+        ) from None
+    return merged(base, deltas)
+
+
+def _saved_deltas(folder: Path, layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
+    """Read the change of every layer, checked against the model's own layers."""
     if (folder / SHARED_FILES[0]).exists():
         config, tensors = (folder / name for name in SHARED_FILES)
         shapes = {name: tuple(shape) for name, shape in read_json(config)["shapes"].items()}
         _require_shapes(folder, shapes, layers, all_layers=True)
-        return merged(base, _shared_deltas(shapes, read_tensors(tensors)))
+        return _shared_deltas(shapes, read_tensors(tensors))
     if (folder / PEFT_FILES[0]).exists():
         tensors = _peft_tensors(folder)
         shapes = {n: (len(t["B"]), t["A"].shape[1]) for n, t in tensors.items()}
         _require_shapes(folder, shapes, layers, all_layers=False)
         _require_weights(folder, tensors, layers)
-        return merged(base, _peft_deltas(folder, tensors, list(layers)))
+        return _peft_deltas(folder, tensors, list(layers))
     raise AdapterError(
         f"{folder} is no adapter: it holds neither {PEFT_FILES[0]} (PEFT) nor {SHARED_FILES[0]}"
     )
