@@ -3,7 +3,7 @@
 needs   corpora of assets.smk, the embedded model and MiniLM
 makes   lattice.json, figure
 steps   lattice_prepare -> lattice_embed (a teacher) -> lattice_fit (a teacher, an arm)
-        -> lattice_measure (a teacher) -> lattice (beside lattice_original)
+        -> lattice_measure (a teacher) -> lattice (beside lattice_original, lattice_planted)
 """
 
 from mneme.lattice.paths import LatticePaths
@@ -115,10 +115,33 @@ rule lattice_original:
         "../workflow/scripts/lattice_original.py"
 
 
+rule lattice_planted:
+    output:
+        readings=LATTICE_PATHS.step("planted", "readings.npz"),
+        facts=LATTICE_PATHS.step("planted", "facts.json"),
+    log:
+        result("logs/lattice_planted.log"),
+    conda:
+        ENV
+    threads: SETTINGS.threads
+    resources:
+        gpu=1,
+    params:
+        **params_of("lattice_planted", LATTICE_BLOCKS["lattice_planted"]),
+    script:
+        "../workflow/scripts/lattice_planted.py"
+
+
 rule lattice:
     input:
-        readings=expand(rules.lattice_measure.output.readings, backbone=LATTICE_PATHS.teachers),
-        facts=expand(rules.lattice_measure.output.facts, backbone=LATTICE_PATHS.teachers),
+        readings=[
+            *expand(rules.lattice_measure.output.readings, backbone=LATTICE_PATHS.teachers),
+            rules.lattice_planted.output.readings,
+        ],
+        facts=[
+            *expand(rules.lattice_measure.output.facts, backbone=LATTICE_PATHS.teachers),
+            rules.lattice_planted.output.facts,
+        ],
         original=rules.lattice_original.output[0],
     output:
         result("lattice.json"),

@@ -83,6 +83,7 @@ STEPS = {
         ],
         *expand(rules.lattice_measure.log[0], backbone=LATTICE_PATHS.teachers),
         rules.lattice_original.log[0],
+        rules.lattice_planted.log[0],
         rules.lattice.log[0],
     ],
     "claims": [result("logs/claims.log")],

@@ -59,55 +59,77 @@ def synthetic(**changes):
 
 def test_every_text_has_its_own_vector(model, tmp_path):
     told = config(model, tmp_path)
-    arrays, facts = embed_columns(COLUMNS, told, device=CPU)
+    arrays, facts = embed_columns({"pairs": COLUMNS}, told, device=CPU)
     teacher = teachers.load_teacher(told.teacher, device=CPU, resources=tmp_path)
     assert list(arrays) == list(COLUMNS)
     for name, texts in COLUMNS.items():
         alone = teachers.embed(teacher, texts, batch=1)
         np.testing.assert_allclose(arrays[name], alone, atol=1e-6)
-    known = {"dim": 8, "texts": 8, "bytes": 8 * 8 * 4, "cut": 2, "kept": False, "reason": None}
-    assert {name: facts[name] for name in known} == known
-    assert (tmp_path / "embeddings" / f"{facts['key']}.npy").is_file()
+    assert (facts["dim"], facts["texts"], facts["bytes"]) == (8, 8, 8 * 8 * 4)
+    own = facts["sets"]["pairs"]
+    known = {"texts": 8, "cut": 2, "kept": False, "reason": None}
+    assert {name: own[name] for name in known} == known
+    assert (tmp_path / "embeddings" / f"{own['key']}.npy").is_file()
+
+
+def test_a_further_set_leaves_the_others_as_they_are(model, tmp_path):
+    told = config(model, tmp_path)
+    alone, facts = embed_columns({"pairs": COLUMNS}, told, device=CPU)
+    eight = {"eight_questions": ["a question", "b"], "eight_answers": ["answers", "cd"]}
+    both, more = embed_columns({"pairs": COLUMNS, "eight": eight}, told, device=CPU)
+    assert list(both) == [*COLUMNS, *eight]
+    assert all(np.array_equal(both[name], alone[name]) for name in COLUMNS)
+    assert [told["texts"] for told in more["sets"].values()] == [8, 4]
+    assert more["texts"] == 12
+    assert [told["kept"] for told in more["sets"].values()] == [True, False]
+    keys = [told["key"] for told in more["sets"].values()]
+    assert keys[0] == facts["sets"]["pairs"]["key"] != keys[1]
 
 
 def test_a_second_time_nothing_is_embedded(model, tmp_path, monkeypatch):
-    first, facts = embed_columns(COLUMNS, config(model, tmp_path), device=CPU)
+    first, facts = embed_columns({"pairs": COLUMNS}, config(model, tmp_path), device=CPU)
 
     def refuse(*args, **kwargs):
         raise AssertionError("embedded again")
 
     monkeypatch.setattr(teachers, "embed", refuse)
-    again, known = embed_columns(COLUMNS, config(model, tmp_path), device=CPU)
-    assert known["kept"]
-    assert known["key"] == facts["key"]
+    again, known = embed_columns({"pairs": COLUMNS}, config(model, tmp_path), device=CPU)
+    assert known["sets"]["pairs"]["kept"]
+    assert known["sets"]["pairs"]["key"] == facts["sets"]["pairs"]["key"]
     for name, array in first.items():
         np.testing.assert_array_equal(again[name], array)
     for other in ({"batch": 2}, {"normalise": False}, {"max_tokens": 9}):
         with pytest.raises(AssertionError, match="embedded again"):
-            embed_columns(COLUMNS, config(model, tmp_path, **other), device=CPU)
+            embed_columns({"pairs": COLUMNS}, config(model, tmp_path, **other), device=CPU)
+    more = {**COLUMNS, "more": ["text"]}
     with pytest.raises(AssertionError, match="embedded again"):
-        embed_columns({**COLUMNS, "more": ["text"]}, config(model, tmp_path), device=CPU)
+        embed_columns({"pairs": more}, config(model, tmp_path), device=CPU)
 
 
 def test_damaged_kept_vectors_are_never_used(model, tmp_path):
-    facts = embed_columns(COLUMNS, config(model, tmp_path), device=CPU)[1]
-    path = tmp_path / "embeddings" / f"{facts['key']}.npy"
+    def key():
+        made = embed_columns({"pairs": COLUMNS}, config(model, tmp_path), device=CPU)
+        return made[1]["sets"]["pairs"]["key"]
+
+    first = key()
+    path = tmp_path / "embeddings" / f"{first}.npy"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(CacheError, match="is damaged"):
-        embed_columns(COLUMNS, config(model, tmp_path), device=CPU)
+        key()
     path.unlink()
-    assert embed_columns(COLUMNS, config(model, tmp_path), device=CPU)[1]["key"] == facts["key"]
+    assert key() == first
     assert path.is_file()
 
 
 def test_drawn_vectors_need_no_model_and_are_not_kept(model, tmp_path):
     told = config(model, tmp_path, source="synthetic", synthetic=synthetic())
-    arrays, facts = embed_columns(COLUMNS, told, device=CPU)
+    arrays, facts = embed_columns({"pairs": COLUMNS}, told, device=CPU)
     assert {name: len(array) for name, array in arrays.items()} == {
         name: len(texts) for name, texts in COLUMNS.items()
     }
-    assert facts["key"] is None
-    assert facts["reason"]
+    assert facts["texts"] == facts["sets"]["pairs"]["texts"] == 8
+    assert facts["sets"]["pairs"]["key"] is None
+    assert facts["sets"]["pairs"]["reason"]
     assert not list(tmp_path.iterdir())
     assert plain(told)["teacher"]["synthetic"] == {"width": 2000, "rho": 0.5, "seed": 0}
 

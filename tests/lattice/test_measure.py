@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from mneme.lattice.measure import difference_name, difference_rows, read_vectors, reading_rows
+from mneme.lattice.measure import (
+    EIGHT_METRICS,
+    difference_name,
+    difference_rows,
+    eight_rows,
+    read_eight,
+    read_vectors,
+    reading_rows,
+)
 from mneme.lattice.retrieval import METRICS, VectorError
 
 SEEDS = (3, 5)
@@ -74,6 +82,48 @@ def test_reconstruction_is_measured_where_there_is_a_decoder():
     made = read_vectors(vectors, vectors, **extra)
     assert made.values["reconstruction_r2"] == pytest.approx(0.75)
     assert made.values["reconstruction_cosine"] == pytest.approx(1)
+
+
+def test_the_eight_pairs_by_a_loop():
+    questions, answers = normal(8, 12), normal(8, 12, seed=1)
+    found = read_eight(questions, answers)
+    assert list(found) == list(EIGHT_METRICS)
+    for n, question in enumerate(questions):
+        cosines = [
+            question @ answer / np.linalg.norm(question) / np.linalg.norm(answer)
+            for answer in answers
+        ]
+        others = [cosine for m, cosine in enumerate(cosines) if m != n]
+        told = (cosines[n], np.mean(others), cosines[n] - np.mean(others))
+        assert [found[name][n] for name in EIGHT_METRICS[:3]] == pytest.approx(told)
+        assert found["eight_recall@1"][n] == (cosines[n] == max(cosines))
+
+
+def test_one_vector_for_everything_is_as_similar_to_every_answer():
+    found = read_eight(np.ones((8, 5)), np.ones((8, 5)))
+    assert found["eight_related"] == pytest.approx(np.ones(8))
+    assert found["eight_gap"] == pytest.approx(np.zeros(8))
+    assert found["eight_recall@1"] == pytest.approx(np.full(8, 1 / 8))
+
+
+def test_rows_of_the_eight_are_over_eight_questions():
+    told = {"original_MD": None, "made_MD": None, "mean_D": None}
+    pair = [
+        read_vectors(
+            normal(60, 12), normal(60, 12), **told, eight=(normal(8, 12), normal(8, 12, seed=s))
+        )
+        for s in (1, 2)
+    ]
+    shared = {"seeds": SEEDS, "control_of": "on", "resamples": 200}
+    made = eight_rows(pair, **shared, generator=np.random.default_rng(0))
+    by_name = {(row.metric, row.seed): row for row in made}
+    assert set(by_name) == {(m, s) for m in EIGHT_METRICS for s in (None, *SEEDS)}
+    both = by_name["eight_gap", None]
+    assert both.value == pytest.approx(np.mean([r.eight["eight_gap"].mean() for r in pair]))
+    assert both.low < both.value < both.high
+    assert (both.n, both.unit, both.control_of) == (8, "cosine", "on")
+    assert by_name["eight_recall@1", 3].unit == "fraction"
+    assert eight_rows([reading(1.0)], **shared, generator=np.random.default_rng(0)) == []
 
 
 def test_differences_find_what_is_there_and_nothing_else():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -12,10 +13,11 @@ from mneme.lattice.automaton import LatticeWarning
 from mneme.lattice.baseline_runs import BASELINES
 from mneme.lattice.config import AdapterConfig, ArmConfig, CellConfig, FitConfig, RecipeConfig
 from mneme.lattice.material import training_material
+from mneme.lattice.measure import EIGHT_METRICS, read_eight
 from mneme.lattice.measure_stage import WeightsError, held_out, measured_teacher, opened
 from mneme.lattice.network import build_retriever
 from mneme.lattice.retrieval import chance, retrieval
-from mneme.lattice.stages_measure import MeasureStageConfig, ReadConfig
+from mneme.lattice.stages_measure import PLANTED, MeasureStageConfig, ReadConfig
 
 CPU = torch.device("cpu")
 WIDTH, SEEDS = 16, (0, 3)
@@ -53,7 +55,8 @@ RECIPE = RecipeConfig(
 def arm(**changes):
     plain = {"strategy": "hierarchical", "start": "pca", "core": "off", "lattice_steps": None}
     shown = {"answers": "own", "vectors": "teacher", "trained": False, "staged": False}
-    return ArmConfig(**{**plain, **shown, "pairs": None, "control_of": None, **changes})
+    rest = dict.fromkeys(("pairs", "loss", "steps", "control_of"))
+    return ArmConfig(**{**plain, **shown, **rest, **changes})
 
 
 ARMS = {
@@ -81,7 +84,9 @@ def vectors():
         answers = questions + 0.3 * generator.normal(size=(count, WIDTH))
         found[f"{split}_questions"] = questions.astype(np.float32)
         found[f"{split}_answers"] = answers.astype(np.float32)
-    return found
+    signs = np.where(np.arange(WIDTH) % 2, -1, 1).astype(np.float32)
+    questions = found["test_questions"][:8]
+    return {**found, "eight_questions": questions, "eight_answers": signs * questions}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +171,34 @@ def test_controls_are_controls_on_the_test_pairs(measured, vectors):
     assert np.array_equal(answers, vectors["test_answers"])
 
 
+def test_the_eight_pairs_are_read_in_every_representation(measured, vectors, states):
+    for name, run in measured.items():
+        lengths = {name: len(values) for name, values in run.readings[0].eight.items()}
+        assert lengths == ({} if run.kind == "words" else dict.fromkeys(EIGHT_METRICS, 8))
+    questions, answers = (vectors[f"eight_{side}"] for side in ("questions", "answers"))
+    raw = read_eight(questions, answers)
+    assert np.array_equal(measured["raw"].readings[0].eight["eight_related"], raw["eight_related"])
+    material = training_material(vectors)
+    network = network_of("on", material, SEEDS[1])
+    own = read_eight(*network.surfaces(torch.from_numpy(questions), torch.from_numpy(answers)))
+    for metric, values in own.items():
+        assert np.array_equal(measured["on"].readings[1].eight[metric], values)
+    # what exchanged answers were trained on changes nothing here: the eight are never exchanged
+    for metric in EIGHT_METRICS:
+        one, other = (measured[name].readings[0].eight[metric] for name in ("off", "permuted"))
+        assert np.array_equal(one, other)
+        assert not np.array_equal(one, measured["noise"].readings[0].eight[metric])
+
+
+def test_pairs_without_texts_or_eight_are_measured_too(vectors, states):
+    few = {name: array for name, array in vectors.items() if not name.startswith("eight")}
+    arms = {"off": ARMS["off"]}
+    config = dataclasses.replace(CONFIG, arms=arms)
+    runs = measured_teacher(config, few, None, states, device=CPU, log=lambda line: None)
+    assert list(runs) == [name for name in BASELINES if name not in ("tfidf", "bm25")] + ["off"]
+    assert all(run.readings[0].eight == {} for run in runs.values())
+
+
 def test_only_a_lattice_has_a_state_to_show(measured):
     assert measured["off"].states is None
     assert measured["on"].states.shape == (3, 3, 4)
@@ -185,5 +218,7 @@ def test_weights_of_another_network_are_refused(vectors, states):
 
 def test_the_figure_knows_every_baseline_in_this_order():
     from mneme.report.lattice import BASELINES as DRAWN
+    from mneme.report.lattice import CONTROL
 
     assert DRAWN == BASELINES
+    assert CONTROL == PLANTED

@@ -14,6 +14,7 @@ from mneme.lattice.published import BATCH, LOSS, SIMILARITY
 from mneme.lattice.retrieval import spread
 from mneme.lattice.synthetic import related_vectors
 
+CPU = torch.device("cpu")
 SMALL = OriginalConfig(
     width=120,
     pairs=8,
@@ -49,7 +50,7 @@ FULL = dataclasses.replace(
 @pytest.mark.parametrize("seed", range(20))
 def test_the_gate_over_twenty_seeds(seed):
     """Untrained and positive-only networks are flagged always, vectors and codecs never."""
-    made = run_original(TINY, 0.27, seed=seed)
+    made = run_original(TINY, 0.27, seed=seed, device=CPU)
     assert not made["raw"]["collapsed"]
     assert made["before"]["collapsed"]
     assert made["after"]["collapsed"]
@@ -63,11 +64,15 @@ def test_the_gate_over_twenty_seeds(seed):
 
 @pytest.mark.parametrize("rho", [0.0, 0.27])
 def test_the_loss_falls_for_related_and_unrelated_pairs_alike(rho):
-    made = run_original(SMALL, rho, seed=0)
+    made = run_original(SMALL, rho, seed=0, device=CPU)
     assert made["loss"][-1] < 0.3 * made["loss"][0]
     assert min(made["similarity"]) > 0.99
     assert len(made["loss"]) == len(made["similarity"]) == 11
     assert made["after"]["recall@1"] < 0.15
+    assert made["raw"]["similarity"] == pytest.approx(rho, abs=0.1)  # deviation .09 / sqrt(40)
+    for when in ("before", "after"):
+        assert made[when]["similarity"] > 0.99 < made[when]["negative_cosine"]
+    assert (made["compression"], made["batch"]) == (10, 7)
     assert "effective rank" in made["after"]["reason"]
 
 
@@ -84,7 +89,7 @@ def test_nothing_crosses_a_lattice_that_starts_at_random():
 def test_runs_repeat_and_differ_by_seed():
     short = dataclasses.replace(TINY, steps=2)
     state = torch.random.get_rng_state()
-    first, again, other = (run_original(short, 0.27, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (run_original(short, 0.27, seed=seed, device=CPU) for seed in (0, 0, 1))
     assert first == again
     assert first["loss"] != other["loss"]
     assert torch.equal(state, torch.random.get_rng_state())
@@ -105,10 +110,22 @@ def test_published_figures_are_complete():
     assert SMALL.train_pairs == BATCH
 
 
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same():
+    adapter = dataclasses.replace(SMALL.adapter, dropout=0.0)  # drawn by the device's own generator
+    still = dataclasses.replace(SMALL, adapter=adapter)
+    cuda = torch.device("cuda")
+    torch.cuda.reset_peak_memory_stats()
+    here, there = (run_original(still, 0.27, seed=0, device=device) for device in (CPU, cuda))
+    assert torch.cuda.max_memory_allocated() > 4 * here["parameters"]
+    np.testing.assert_allclose(there["loss"], here["loss"], atol=1e-3)
+    assert there["after"]["collapsed"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.27])
 def test_the_published_curve(rho):
-    runs = [run_original(FULL, rho, seed=seed) for seed in range(3)]
+    runs = [run_original(FULL, rho, seed=seed, device=CPU) for seed in range(3)]
     assert all(run["parameters"] == 45_918_613 for run in runs)
     assert all(run["after"]["collapsed"] for run in runs)
     mean = np.mean([run["loss"] for run in runs], 0)

@@ -77,5 +77,7 @@ def test_one_sentence_for_too_few_vectors_and_other_forms():
             trained=True,
             staged=False,
             pairs=None,
+            loss=None,
+            steps=None,
             control_of=None,
         )

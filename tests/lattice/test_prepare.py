@@ -4,7 +4,7 @@ import pytest
 from mneme.core.config import ConfigError
 from mneme.core.corpora import Document, read_documents
 from mneme.core.seeds import numpy_generator
-from mneme.lattice.own_pairs import OWN_PAIRS
+from mneme.lattice.own_pairs import OWN_PAIRS, own_columns
 from mneme.lattice.prepare import (
     Pair,
     PairError,
@@ -162,6 +162,10 @@ def test_our_own_eight_pairs_are_eight():
     assert len(OWN_PAIRS) == 8
     require_distinct(OWN_PAIRS)
     assert all(np.char.count(pair.answer, " ") > 5 for pair in OWN_PAIRS)
+    columns = own_columns()
+    assert list(columns) == ["eight_questions", "eight_answers"]
+    for number, pair in enumerate(OWN_PAIRS):
+        assert [texts[number] for texts in columns.values()] == [pair.question, pair.answer]
 
 
 def test_one_sentence_for_pairs_that_cannot_be_used():

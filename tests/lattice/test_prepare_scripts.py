@@ -71,12 +71,12 @@ def test_every_text_is_embedded_and_described(pairs, tmp_path):
     arrays = read_arrays(made.vectors)
     assert {name: array.shape for name, array in arrays.items()} == {
         f"{split}_{side}": (size, 5)
-        for split, size in SIZES.items()
+        for split, size in {**SIZES, "eight": 8}.items()
         for side in ("questions", "answers")
     }
     assert all(array.dtype == np.float32 for array in arrays.values())
     facts = read_json(made.facts)
-    known = {"name": "drawn", "dim": 5, "texts": 28, "bytes": 28 * 5 * 4, "code": "c0de"}
+    known = {"name": "drawn", "dim": 5, "texts": 44, "bytes": 44 * 5 * 4, "code": "c0de"}
     assert {name: facts[name] for name in known} == known
     assert facts["teacher"] == TEACHER
     assert facts["seconds"] >= facts["embed_s"] >= 0

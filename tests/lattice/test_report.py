@@ -11,7 +11,7 @@ from mneme.core.headline import value_of
 from mneme.lattice import published
 from mneme.lattice.config import ArmConfig
 from mneme.lattice.gather import Measured, by_teacher, packed, run_name, unpacked
-from mneme.lattice.measure import read_vectors
+from mneme.lattice.measure import EIGHT_METRICS, read_vectors
 from mneme.lattice.original_report import PUBLISHED, original_name, original_runs
 from mneme.lattice.report import compared_with, lattice_runs
 from mneme.lattice.retrieval import METRICS, score_retrieval
@@ -24,7 +24,8 @@ READ = ReadConfig(saturation=1.2, length=0.75, timings=1, shown=5)
 def arm(**changes):
     plain = {"strategy": "hierarchical", "start": "random", "core": "off", "lattice_steps": None}
     shown = {"answers": "own", "vectors": "teacher", "trained": True, "staged": False}
-    return ArmConfig(**{**plain, **shown, "pairs": None, "control_of": None, **changes})
+    rest = dict.fromkeys(("pairs", "loss", "steps", "control_of"))
+    return ArmConfig(**{**plain, **shown, **rest, **changes})
 
 
 ARMS = {
@@ -47,9 +48,10 @@ def run(noise, *, seeds=(None,), kind="codec", width=12, states=None):
     for seed in seeds:
         questions, answers = vectors(noise, seed=seed or 1, width=width)
         made = {"original_MD": None, "made_MD": None, "mean_D": None}
+        eight = questions[:8], answers[:8]
         if kind != "raw":
             made = {"original_MD": questions, "made_MD": questions, "mean_D": np.zeros(width)}
-        readings.append(read_vectors(questions, answers, **made))
+        readings.append(read_vectors(questions, answers, **made, eight=eight))
     return Measured(
         kind=kind,
         seeds=seeds,
@@ -163,6 +165,15 @@ def test_sizes_are_in_bytes(headline):
     assert value_of(headline, "mini_lm_pca", "reconstruction_r2") == 1
 
 
+def test_the_eight_pairs_come_last_and_a_search_by_words_has_none(headline, measured):
+    rows = headline["runs"]["mini_lm_mlp"]["rows"]
+    assert [r["metric"] for r in rows][-3 * len(EIGHT_METRICS) :: 3] == list(EIGHT_METRICS)
+    gap = row(headline, "mini_lm_mlp", "eight_gap")
+    each = [r.eight["eight_gap"].mean() for r in measured["mlp"].readings]
+    assert gap["value"] == pytest.approx(np.mean(each))
+    assert (gap["n"], gap["control_of"]) == (8, "mini_lm_on")
+
+
 def test_a_search_by_words_has_scores_and_no_geometry(headline):
     metrics = {r["metric"] for r in headline["runs"]["mini_lm_tfidf"]["rows"]}
     assert metrics == {*METRICS, *(f"chance_{metric}" for metric in METRICS)}
@@ -179,6 +190,8 @@ def test_packing_loses_nothing(measured):
         assert (other.states is None) == (one.states is None)
         for a, b in zip(one.readings, other.readings, strict=True):
             assert (a.values, a.spread) == (b.values, b.spread)
+            assert a.eight.keys() == b.eight.keys()
+            assert all(np.array_equal(values, b.eight[m]) for m, values in a.eight.items())
             assert all(np.array_equal(a.scores[m], b.scores[m]) for m in METRICS)
     assert np.array_equal(again["on"].states, measured["on"].states)
 
@@ -192,10 +205,13 @@ def test_files_know_their_teacher():
 
 def told(seed, *, away=0.0, collapsed=True):
     end = {"recall@1": 0.1, "effective_rank": 1.0, "negative_cosine": 1.0, "collapsed": collapsed}
+    end["similarity"] = 0.99
     end["reason"] = "effective rank 1.00 is below 2.5" if collapsed else None
     raw = {**end, "recall@1": 1.0, "effective_rank": 60.0, "collapsed": False, "reason": None}
+    raw["similarity"] = 0.27
     loss = [published.LOSS.get(step, 0.5) + away for step in range(11)]
     more = {"rho": 0.27, "seed": seed, "similarity": [1.0] * 11, "parameters": 5}
+    more |= {"compression": 18.0, "batch": 7}
     return {**more, "loss": loss, "raw": raw, "before": end, "after": end}
 
 
@@ -209,6 +225,10 @@ def test_the_sources_run_stands_beside_its_curve():
         assert value_of(head, "original_0_27", metric) == pytest.approx(0.05)
     assert value_of(head, "original_0_27", "largest_miss") == pytest.approx(0.05)
     assert value_of(head, "original_0_27", "recall_raw@1") == 1
+    for metric, value in {"raw_similarity": 0.27, "after_similarity": 0.99}.items():
+        assert value_of(head, "original_0_27", metric) == pytest.approx(value)
+    for metric, value in {"parameters": 5, "compression": 18, "batch": 7}.items():
+        assert value_of(head, "original_0_27", metric) == value
     change = value_of(head, "original_0_27", "recall_after@1") - 1
     assert value_of(head, "original_0_27", "recall_change@1") == pytest.approx(change)
     (overall, *_) = [r for r in runs["original_0_27"]["rows"] if r["metric"] == "loss@1"]

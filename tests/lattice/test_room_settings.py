@@ -19,6 +19,7 @@ from mneme.lattice.stages_measure import (
     LatticeStageConfig,
     MeasureStageConfig,
     OriginalStageConfig,
+    PlantedStageConfig,
 )
 from mneme.lattice.stages_prepare import EmbedStageConfig, PrepareStageConfig
 
@@ -26,6 +27,7 @@ FOLDER = Path(__file__).parents[2] / "config"
 PLAIN = {
     "lattice_prepare": PrepareStageConfig,
     "lattice_original": OriginalStageConfig,
+    "lattice_planted": PlantedStageConfig,
     "lattice": LatticeStageConfig,
 }
 
@@ -97,6 +99,13 @@ def test_an_arm_is_told_of_no_other_and_reports_settings_reach_only_the_report()
     assert told(before, "lattice") != told(more, "lattice")
 
 
+def test_the_report_knows_the_planted_arms():
+    config = load(room())
+    arms = told(config, "lattice")["arms"]
+    assert set(arms) == {*config.runs, "planted"}
+    assert arms["planted"] == told(config, "lattice_planted")["planted"]["arms"]
+
+
 def test_the_order_of_the_yaml_moves_nothing():
     content = room()
     turned = edited(
@@ -135,6 +144,19 @@ def test_files_are_sorted_by_their_own_addresses():
             {"arms/adapter/staged": True, "recipes/smollm2-135m/fit/warmup_steps": 0},
             "lattice.recipes.smollm2-135m.fit.warmup_steps must be at least 1 for the staged arm",
         ),
+        (
+            {"arms/positive_only/steps": 20},
+            "lattice.arms.positive_only.steps must be null or more than 20 (warmup_steps), got 20",
+        ),
+        (
+            {"teachers/planted": {**room()["teachers"]["minilm"]}},
+            "lattice.teachers.planted must be named otherwise",
+        ),
+        (
+            {"planted/arms/mlp/control_of": "gone"},
+            "lattice.planted.arms.mlp.control_of must be null or another of these arms",
+        ),
+        ({"planted/arms/Big": {**room()["planted"]["arms"]["mlp"]}}, "lattice.planted.arms"),
         ({"arms/adapter/pairs": 10}, "lattice.arms.adapter.pairs must be 64 (the batch) to 1200"),
         ({"arms/adapter/pairs": 5000}, "lattice.arms.adapter.pairs must be 64 (the batch)"),
         ({"pairs/train": 40}, "lattice.arms.adapter.pairs must be 64 (the batch) to 40"),

@@ -7,10 +7,12 @@ import pytest
 
 from mneme.core.artefacts import save_figure
 from mneme.core.headline import run_block
-from mneme.report.lattice import lattice_figure, lattice_lines, learning_curve, teachers_of
+from mneme.report.lattice import lattice_figure, learning_curve, teachers_of
+from mneme.report.lattice_core import lattice_lines
 from mneme.stats.rows import Row
 
 PUBLISHED = {"original.loss": {"0": 0.9, "2": 0.4}, "original.similarity": {"0": 0.9998}}
+PUBLISHED["original.raw_similarity"] = 0.27
 
 
 def rows(worth, *, rank, further=(), collapsed=0.0):
@@ -55,6 +57,8 @@ def runs():
     states = [[[step + z + 0.0] * 4 for z in range(3)] for step in range(5)]
     minus = {"mrr_minus_off": 0.04, "mrr_minus_mlp": 0.03}
     rebuilt = {"reconstruction_r2": 0.7, "reconstruction_centred": 0.8}
+    rebuilt |= {"eight_related": 0.95, "eight_unrelated": 0.9}
+    similar = {"eight_related": 0.3, "eight_unrelated": 0.1}
     return {
         "mini_few": block("few", 0.3, pairs=30),
         "mini_mlp": block("mlp", 0.45, core="mlp", control_of="on"),
@@ -62,7 +66,9 @@ def runs():
         "mini_on": block("on", 0.5, core="lattice", states=states, further=minus),
         "mini_pca": block("pca", 0.35, kind="codec", rank=60.0),
         "mini_permuted": block("permuted", 0.01, control_of="off", answers="permuted"),
-        "mini_raw": block("raw", 0.2, kind="raw"),
+        "mini_raw": block("raw", 0.2, kind="raw", further=similar),
+        "planted_off": block("off", 0.01, teacher="planted", pairs=70),
+        "planted_on": block("on", 0.9, teacher="planted", core="lattice", states=states, pairs=70),
         "original_0": original(0.0, [1.0, 0.5, 0.3]),
         "original_0_27": original(0.27, [1.0, 0.6, 0.2]),
     }
@@ -74,8 +80,8 @@ def figure(runs):
 
 
 def panel(figure, title):
-    (axis,) = [axis for axis in figure.axes if axis.get_title(loc="left") == title]
-    return axis
+    """Return the panel with a title; the first, since a teacher's stand before the control's."""
+    return next(axis for axis in figure.axes if axis.get_title(loc="left") == title)
 
 
 def names(axis):
@@ -84,6 +90,9 @@ def names(axis):
 
 def test_baselines_come_first_and_controls_last(runs):
     order = ["raw", "pca", "few", "off", "on", "mlp", "permuted"]
+    assert list(teachers_of({**runs, "z_raw": block("raw", 0.1, teacher="z", kind="raw")})) == [
+        *("mini", "z", "planted"),
+    ]
     assert [block["arm"] for block in teachers_of(runs)["mini"].values()] == order
 
 
@@ -99,11 +108,33 @@ def test_every_run_has_a_bar_and_guessing_a_line(figure):
     assert len(colors) == 4, "baselines, arms, the lattice, controls"
 
 
+def test_the_eight_pairs_stand_beside_other_answers_and_the_published_figure(figure):
+    axis = panel(figure, "Eight pairs of the source's kind")
+    points = {(*line.get_xdata(), *line.get_ydata()) for line in axis.get_lines()}
+    assert {(0.3, 0), (0.1, 0), (0.95, 3), (0.9, 3)} < points, "raw comes first, off fourth"
+    assert {len(point) for point in points} == {2, 4}
+    assert (0.27, 0.27, 0, 1) in points
+    assert any("raw: 0.300 own, 0.100 others'" in text.get_text() for text in axis.texts)
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axis.get_lines()[1:3]}
+    assert faces[0.1] == "white" != faces[0.3]
+
+
+def test_the_planted_control_comes_after_the_teachers(figure):
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    control = "positive control (planted rule): is the right answer found?"
+    assert titles.index("mini: is the right answer found?") < titles.index(control)
+    assert titles.index(control) < titles.index("The source's run: its loss")
+    axis = panel(figure, control)
+    assert [bar.get_width() for bar in axis.patches] == [0.01, 0.9]
+    assert titles.count("Eight pairs of the source's kind") == 1
+
+
 def test_half_of_pcas_rank_is_marked_and_the_gate_speaks(runs, figure):
     title = "Are the vectors spread out?"
     lines = panel(figure, title).get_lines()
     assert sum(list(line.get_xdata()) == [30.0, 30.0] for line in lines) == 1
-    flagged = {**runs, "mini_off": block("off", 0.4, collapsed=1.0)}
+    alone = {name: block for name, block in runs.items() if name.startswith("mini")}
+    flagged = {**alone, "mini_off": block("off", 0.4, collapsed=1.0)}
     texts = [text.get_text() for text in panel(lattice_figure(flagged, {}), title).texts]
     assert " COLLAPSED" in texts
     assert "1 flagged by the collapse gate" in texts
@@ -130,10 +161,18 @@ def test_the_lattice_stands_against_other_cores_alone(runs, figure):
 
 def test_slices_are_the_states_under_one_scale(figure):
     images = [image for axis in figure.axes for image in axis.get_images()]
-    assert len(images) == 5
-    for step, image in enumerate(images):
+    assert len(images) == 2 * 5, "of the teacher and of the control"
+    for step, image in enumerate(images[:5]):
         assert np.asarray(image.get_array()).tolist() == [[step + z] * 4 for z in range(3)]
-        assert image.norm.vmax == 6
+        assert (image.norm.vmin, image.norm.vmax) == (0.6, 6), "a decade, or what there is"
+    colors = images[0].to_rgba(np.array([[0.0, 0.1, 2.0, 6.0]]))[0]
+    assert colors[0].tolist() == colors[1].tolist() == [0, 0, 0, 1], "nothing there is black"
+    assert colors[1].sum() < colors[2].sum() < colors[3].sum()
+    faint = [[[4e-9, 0.0, 4e-3, 4.0]]]
+    core = block("on", 0.5, core="lattice", states=faint)
+    axes = lattice_figure({"mini_on": core, "mini_raw": block("raw", 0.2, kind="raw")}, {}).axes
+    (image,) = [image for axis in axes for image in axis.get_images()]
+    assert image.norm.vmin == 4e-3, "rounding is not shown"
 
 
 def test_the_sources_points_stand_beside_its_rebuilt_run(figure):

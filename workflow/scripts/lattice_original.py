@@ -8,11 +8,11 @@ from mneme.lattice.stages_measure import OriginalStageConfig
 
 with stage(snakemake) as job:
     config = job.settings(OriginalStageConfig, where="lattice")
-    job.use_torch()
+    device = job.use_torch()
     runs = {}
     for rho in config.original.correlations:
         runs[original_name(rho)] = [
-            run_original(config.original, rho, seed=seed) for seed in config.seeds
+            run_original(config.original, rho, seed=seed, device=device) for seed in config.seeds
         ]
         job.log(f"original, correlation {rho:g}: done")
     frame = {"code": job.params.code, "provenance": job.provenance()}

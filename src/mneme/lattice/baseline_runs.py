@@ -27,6 +27,7 @@ from mneme.lattice.baselines import (
 )
 from mneme.lattice.gather import Measured
 from mneme.lattice.measure import Reading, read_vectors
+from mneme.lattice.own_pairs import EIGHT
 from mneme.lattice.retrieval import Floats, retrieval, score_retrieval
 from mneme.lattice.stages_measure import ReadConfig
 
@@ -45,7 +46,7 @@ WHITENINGS = (0.5, 1.0)
 
 def baseline_runs(
     vectors: Mapping[str, NDArray],
-    texts: Texts,
+    texts: Texts | None,
     read: ReadConfig,
     *,
     surface: int,
@@ -56,9 +57,10 @@ def baseline_runs(
     Parameters
     ----------
     vectors : mapping
-        `<split>_questions`, `<split>_answers` (N, D) for train, val and test.
-    texts : mapping
-        Texts of the same pairs.
+        `<split>_questions`, `<split>_answers` (N, D) for train, val, test and, where there are
+        such pairs, `EIGHT`.
+    texts : mapping, optional
+        Texts of the same pairs; None where they have none, and then no search by words.
     read : ReadConfig
         Constants of BM25, repetitions of the timing.
     surface : int
@@ -77,11 +79,9 @@ def baseline_runs(
         Vectors that cannot be measured, too few or too narrow for a codec.
     """
     train_MD = np.concatenate([vectors["train_questions"], vectors["train_answers"]]).astype(float)
-    questions, answers = (
-        vectors[f"test_{side}"].astype(float) for side in ("questions", "answers")
-    )
+    sides = _sides(vectors)
     mean_D, scale_D = train_MD.mean(0), feature_scale(train_MD)
-    scaled = ((side - mean_D) / scale_D for side in (questions, answers))
+    scaled = [(side - mean_D) / scale_D for side in sides]
     width = train_MD.shape[1]
     drawn = [
         random_projection(width, surface, generator=numpy_generator(seed, "lattice", "projection"))
@@ -93,15 +93,24 @@ def baseline_runs(
         "pca_whitened": _whitened(train_MD, vectors, surface),
         "truncation": truncation(width, surface),
     }
-    pairs = (questions, answers, mean_D)
     measured = {
-        "raw": _plain(questions, answers),
-        "standardised": _plain(*scaled),
-        "projection": _codec(drawn, *pairs, seeds=seeds, read=read),
-        **{n: _codec([c], *pairs, seeds=(None,), read=read) for n, c in fitted.items()},
-        **_words(texts, read),
+        "raw": _plain(sides),
+        "standardised": _plain(scaled),
+        "projection": _codec(drawn, sides, mean_D, seeds=seeds, read=read),
+        **{n: _codec([c], sides, mean_D, seeds=(None,), read=read) for n, c in fitted.items()},
+        **({} if texts is None else _words(texts, read)),
     }
-    return {name: measured[name] for name in BASELINES}
+    return {name: measured[name] for name in BASELINES if name in measured}
+
+
+def _sides(vectors: Mapping[str, NDArray]) -> list[Floats]:
+    """Return questions and answers of the test pairs, then of the eight if there are any."""
+    names = [f"{split}_{side}" for split in ("test", EIGHT) for side in ("questions", "answers")]
+    return [vectors[name].astype(float) for name in names if name in vectors]
+
+
+def _eight(sides: Sequence[Floats]) -> tuple[Floats, Floats] | None:
+    return (sides[2], sides[3]) if len(sides) > 2 else None
 
 
 def _whitened(train_MD: Floats, vectors: Mapping[str, NDArray], surface: int) -> LinearCodec:
@@ -112,13 +121,14 @@ def _whitened(train_MD: Floats, vectors: Mapping[str, NDArray], surface: int) ->
     return codecs[int(np.argmax(found))]
 
 
-def _plain(questions_ND: Floats, answers_ND: Floats) -> Measured:
-    reading = read_vectors(questions_ND, answers_ND, original_MD=None, made_MD=None, mean_D=None)
+def _plain(sides: Sequence[Floats]) -> Measured:
+    none = {"original_MD": None, "made_MD": None, "mean_D": None}
+    reading = read_vectors(sides[0], sides[1], **none, eight=_eight(sides))
     return Measured(
         kind="raw",
         seeds=(None,),
         readings=(reading,),
-        numbers=questions_ND.shape[1],
+        numbers=sides[0].shape[1],
         parameters=0,
         core_parameters=0,
         encode_s=None,
@@ -127,25 +137,26 @@ def _plain(questions_ND: Floats, answers_ND: Floats) -> Measured:
 
 def _codec(
     codecs: Sequence[LinearCodec],
-    questions_ND: Floats,
-    answers_ND: Floats,
+    sides: Sequence[Floats],
     mean_D: Floats,
     *,
     seeds: tuple[int | None, ...],
     read: ReadConfig,
 ) -> Measured:
-    both = np.concatenate([questions_ND, answers_ND])
-    readings = [
-        read_vectors(
-            codec.encode(questions_ND),
-            codec.encode(answers_ND),
+    both = np.concatenate(sides[:2])
+    readings = []
+    for codec in codecs:
+        kept = [codec.encode(side) for side in sides]
+        reading = read_vectors(
+            kept[0],
+            kept[1],
             original_MD=both,
             made_MD=codec.decode(codec.encode(both)),
             mean_D=mean_D,
+            eight=_eight(kept),
         )
-        for codec in codecs
-    ]
-    few = questions_ND[: read.shown]
+        readings.append(reading)
+    few = sides[0][: read.shown]
     return Measured(
         kind="codec",
         seeds=seeds,

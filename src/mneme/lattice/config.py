@@ -5,7 +5,7 @@ A recipe fixes sizes, loss and steps; arms of one recipe differ in what an `ArmC
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mneme.core.config import require
@@ -23,6 +23,8 @@ Surface = Literal["single", "triple", "full"]
 """Faces of the box that carry the surface: one, one a direction, or all."""
 Mode = Literal["surface_only", "autoencoder", "generator", "dialogue"]
 """What goes in and out: surface, embedding, condition -> embedding, question -> answer."""
+Loss = Literal["infonce", "original"]
+"""Symmetric InfoNCE with in-batch negatives, or the source's, positives only."""
 Core = Literal["off", "lattice", "mlp", "curve", "frozen"]
 """What stands between surface in and surface out: nothing; the lattice; a dense network with as
 many parameters; one learnt curve for all numbers, with as many; a lattice whose cell keeps its
@@ -100,8 +102,8 @@ class CellConfig:
 class FitConfig:
     """Training, equal for all arms of a recipe (AdamW)."""
 
-    loss: Literal["infonce", "original"]
-    """Symmetric InfoNCE with in-batch negatives, or the source's, positives only."""
+    loss: Loss
+    """What is made small; the source's has no negatives, and keeps the last state."""
     temperature: float
     """Of InfoNCE; similarities are divided by it."""
     reconstruction: float
@@ -124,7 +126,7 @@ class FitConfig:
     clip: float
     """Largest gradient norm."""
     eval_every: int
-    """Steps between readings of the validation pairs; the best one is kept."""
+    """Steps between readings of the validation pairs; the best one is kept (InfoNCE)."""
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "above 0", self.temperature)
@@ -163,6 +165,10 @@ class ArmConfig:
     """Whether the adapter is trained on reconstruction first and frozen then (`warmup_steps`)."""
     pairs: int | None
     """Training pairs that are used; null takes all (learning curve)."""
+    loss: Loss | None
+    """Loss instead of the recipe's; null keeps that."""
+    steps: int | None
+    """Optimiser steps instead of the recipe's; null keeps those."""
     control_of: str | None
     """Run that this one is a control of."""
 
@@ -175,6 +181,7 @@ class ArmConfig:
             require(self.lattice_steps >= 0, "lattice_steps", "at least 0", self.lattice_steps)
         enough = self.pairs is None or self.pairs >= 2
         require(enough, "pairs", "null or at least 2", self.pairs)
+        require(self.steps is None or self.steps >= 1, "steps", "null or at least 1", self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,3 +194,29 @@ class RecipeConfig:
     """Lattice."""
     fit: FitConfig
     """Training."""
+
+
+def fit_of(arm: ArmConfig, fit: FitConfig) -> FitConfig:
+    """Return the training of an arm: the recipe's, with the arm's own loss and steps.
+
+    Raises
+    ------
+    ConfigError
+        Fewer steps than the warm-up has.
+    """
+    return replace(fit, loss=arm.loss or fit.loss, steps=arm.steps or fit.steps)
+
+
+def require_trainable(
+    arm: ArmConfig, fit: FitConfig, *, train: int, arm_at: str, fit_at: str, train_at: str
+) -> None:
+    """Raise ConfigError unless an arm can be trained so with `train` pairs; `_at` are addresses."""
+    warmed = not arm.staged or fit.warmup_steps > 0
+    rule = f"at least 1 for the staged arm {arm_at.rpartition('.')[2]}"
+    require(warmed, f"{fit_at}.warmup_steps", rule, fit.warmup_steps)
+    longer = arm.steps is None or arm.steps > fit.warmup_steps
+    rule = f"null or more than {fit.warmup_steps} (warmup_steps)"
+    require(longer, f"{arm_at}.steps", rule, arm.steps)
+    pairs = arm.pairs or train
+    enough = fit.batch <= pairs <= train
+    require(enough, f"{arm_at}.pairs", f"{fit.batch} (the batch) to {train} ({train_at})", pairs)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.seeds import derive, torch_generator
-from mneme.lattice.config import ArmConfig, FitConfig, RecipeConfig
+from mneme.lattice.config import ArmConfig, FitConfig, RecipeConfig, fit_of
 from mneme.lattice.losses import info_nce, positive_only, reconstruction_loss
 from mneme.lattice.network import Material, Retriever, build_retriever, controlled
 from mneme.lattice.retrieval import VectorError, effective_rank, retrieval
@@ -40,11 +40,12 @@ class Fitted:
     """What a training leaves."""
 
     network: Retriever
-    """With the best weights, in evaluation mode."""
+    """With the weights that are kept, in evaluation mode: the best ones, or, after the source's
+    loss, the last."""
     last: dict[str, Tensor]
     """State after the last step."""
     best_step: int
-    """Steps made when validation MRR was highest (0: the initial network of an untrained arm)."""
+    """Steps made when those were reached (0: the initial network of an untrained arm)."""
     history: dict[str, Any]
     """Readings along the training, seconds, parameters: JSON-ready."""
 
@@ -100,7 +101,7 @@ def fit(
         run_steps(
             course.step,
             course.training,
-            steps=recipe.fit.steps,
+            steps=course.config.steps,
             path=checkpoint,
             fingerprint=f"{fingerprint} seed {seed}",
             log=log,
@@ -121,9 +122,10 @@ class Course:
         *,
         seed: int,
     ) -> None:
-        self.network, self.material, self.arm, self.config = network, material, arm, config
+        self.network, self.material, self.arm = network, material, arm
+        self.config = fit_of(arm, config)
         self.seed, self.device = seed, material.questions_ND.device
-        _require_pairs(material, config)
+        _require_pairs(material, self.config)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=0.0, betas=BETAS)
         state = network.state_dict()
         self.best = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -201,7 +203,11 @@ class Course:
         return train[order[place * batch : (place + 1) * batch]]
 
     def read(self) -> dict[str, Any]:
-        """Read the validation pairs and keep the state if it is the best so far."""
+        """Read the validation pairs and keep the state if it is the best so far.
+
+        The source chose no state: after its loss the last one is kept. Choosing by retrieval would
+        bring in the negatives that this loss is without.
+        """
         rows = self.material.val
         questions, answers = self.network.surfaces(
             self.material.questions_ND[rows], self.material.answers_ND[rows]
@@ -209,7 +215,7 @@ class Course:
         found = retrieval(questions, answers)
         reading: dict[str, Any] = {f"val_{name}": float(found[name].mean()) for name in found}
         reading["val_effective_rank"] = effective_rank(questions)
-        if reading["val_mrr"] > self.best_reading()[0]:
+        if self.config.loss == "original" or reading["val_mrr"] > self.best_reading()[0]:
             for name, tensor in self.network.state_dict().items():
                 self.best[name].copy_(tensor)
         return reading
@@ -219,7 +225,8 @@ class Course:
         last = {n: tensor.detach().clone() for n, tensor in self.network.state_dict().items()}
         history = self.summary()
         self.network.load_state_dict(self.best)
-        step = max(self.best_reading()[1], 0)
+        every = self.config.loss == "original"
+        step = len(self.training.history) if every else max(self.best_reading()[1], 0)
         return Fitted(network=self.network.eval(), last=last, best_step=step, history=history)
 
     def best_reading(self) -> tuple[float, int]:

@@ -52,6 +52,8 @@ def packed(runs: Mapping[str, Measured]) -> tuple[dict[str, NDArray], dict[str, 
     for name, run in runs.items():
         for metric in METRICS:
             arrays[f"{name}/{metric}"] = np.stack([r.scores[metric] for r in run.readings])
+        for metric in run.readings[0].eight:
+            arrays[f"{name}/{metric}"] = np.stack([r.eight[metric] for r in run.readings])
         if run.states is not None:
             arrays[f"{name}/states"] = run.states
         facts[name] = {
@@ -61,6 +63,7 @@ def packed(runs: Mapping[str, Measured]) -> tuple[dict[str, NDArray], dict[str, 
                 {"values": r.values, "spread": None if r.spread is None else asdict(r.spread)}
                 for r in run.readings
             ],
+            "eight": list(run.readings[0].eight),
             "numbers": run.numbers,
             "parameters": run.parameters,
             "core_parameters": run.core_parameters,
@@ -78,6 +81,7 @@ def unpacked(arrays: Mapping[str, NDArray], facts: Mapping[str, Json]) -> dict[s
                 scores={metric: arrays[f"{name}/{metric}"][place] for metric in METRICS},
                 values=dict(one["values"]),
                 spread=None if one["spread"] is None else Spread(**one["spread"]),
+                eight={m: arrays[f"{name}/{m}"][place] for m in told["eight"]},
             )
             for place, one in enumerate(told["readings"])
         ]

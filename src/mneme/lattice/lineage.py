@@ -10,5 +10,6 @@ NEEDS: Needs = {
     "lattice_fit": ("lattice_embed",),
     "lattice_measure": ("lattice_prepare", "lattice_embed", "lattice_fit"),
     "lattice_original": (),
-    "lattice": ("lattice_measure", "lattice_original"),
+    "lattice_planted": (),
+    "lattice": ("lattice_measure", "lattice_original", "lattice_planted"),
 }

@@ -10,7 +10,7 @@ Legend: S seeds, N questions, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +22,7 @@ from mneme.lattice.retrieval import (
     VectorError,
     alignment,
     chance,
+    cosines,
     reconstruction,
     retrieval,
     spread,
@@ -29,6 +30,11 @@ from mneme.lattice.retrieval import (
 )
 from mneme.stats.intervals import crossed_mean
 from mneme.stats.rows import Row
+
+EIGHT_METRICS = ("eight_related", "eight_unrelated", "eight_gap", "eight_recall@1")
+"""Readings of the eight pairs, one a question: cosine with its own answer, mean cosine with those
+of the others, the first less the second, and whether its answer is found among the eight."""
+Pairs = tuple[ArrayLike, ArrayLike]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,8 @@ class Reading:
     spread: Spread | None
     """Effective rank, cosine of unrelated vectors, and the collapse gate's verdict; None for a
     search by words, which has no vectors."""
+    eight: dict[str, Floats] = field(default_factory=dict)
+    """`EIGHT_METRICS` -> (8,); empty where there are no such pairs."""
 
 
 def read_vectors(
@@ -51,6 +59,7 @@ def read_vectors(
     original_MD: ArrayLike | None,
     made_MD: ArrayLike | None,
     mean_D: ArrayLike | None,
+    eight: Pairs | None = None,
 ) -> Reading:
     """Measure a run's vectors of the held-out pairs.
 
@@ -61,6 +70,8 @@ def read_vectors(
     original_MD, made_MD, mean_D : array, optional
         Held-out embeddings, what the decoder makes of their surfaces, and the training mean; all
         three or none.
+    eight : pair of arrays, optional
+        Vectors of the eight pairs: questions, answers.
 
     Raises
     ------
@@ -81,7 +92,22 @@ def read_vectors(
         scores=retrieval(questions_ND, answers_ND),
         values=values,
         spread=spread(questions_ND, answers_ND),
+        eight={} if eight is None else read_eight(*eight),
     )
+
+
+def read_eight(questions_ND: ArrayLike, answers_ND: ArrayLike) -> dict[str, Floats]:
+    """Return what is said of a few pairs by similarity, `EIGHT_METRICS` -> (N,), N at least 2.
+
+    What the source reports of its pairs is the first. It says something only beside the second: a
+    network that makes one vector of everything has 1 for both.
+    """
+    table_NN = cosines(questions_ND, answers_ND)
+    related_N = np.diag(table_NN)
+    unrelated_N = (table_NN.sum(1) - related_N) / (len(table_NN) - 1)
+    found_N = retrieval(questions_ND, answers_ND)["recall@1"]
+    values = (related_N, unrelated_N, related_N - unrelated_N, found_N)
+    return dict(zip(EIGHT_METRICS, values, strict=True))
 
 
 def reading_rows(
@@ -115,14 +141,12 @@ def reading_rows(
         `collapsed`, the share of seeds that the gate flags, with the reason.
     """
     count = _same_questions(readings)
+    shared = {"seeds": seeds, "control_of": control_of}
+    further = {"resamples": resamples, "generator": generator}
     rows: list[Row] = []
     for metric in METRICS:
-        values_SN = np.stack([reading.scores[metric] for reading in readings])
-        crossed = crossed_mean(values_SN, resamples=resamples, generator=generator)
-        found = crossed.rows(
-            metric, unit="fraction", seeds=tuple(s or 0 for s in seeds), control_of=control_of
-        )
-        rows += found if len(seeds) > 1 else found[:1]
+        values = [reading.scores[metric] for reading in readings]
+        rows += _crossed(metric, values, unit="fraction", **shared, **further)
     for metric, value in chance(count).items():
         rows.append(Row(metric=f"chance_{metric}", value=value, n=count, unit="fraction"))
     table = {name: [r.values[name] for r in readings] for name in readings[0].values}
@@ -131,12 +155,63 @@ def reading_rows(
         table["effective_rank"] = [found.effective_rank for found in spreads]
         table["negative_cosine"] = [found.negative_cosine for found in spreads]
     for metric, values in table.items():
-        shared = {"metric": metric, "n": count, "control_of": control_of}
-        rows.append(Row(value=float(np.mean(values)), **shared))
+        named = {"metric": metric, "n": count, "control_of": control_of}
+        rows.append(Row(value=float(np.mean(values)), **named))
         if len(seeds) > 1:
             pairs = zip(seeds, values, strict=True)
-            rows += [Row(value=value, seed=seed, **shared) for seed, value in pairs]
+            rows += [Row(value=value, seed=seed, **named) for seed, value in pairs]
     return [*rows, _verdict(spreads, count, control_of)] if spreads else rows
+
+
+def eight_rows(
+    readings: Sequence[Reading],
+    *,
+    seeds: tuple[int | None, ...],
+    control_of: str | None,
+    resamples: int,
+    generator: np.random.Generator,
+) -> list[Row]:
+    """Return the rows of `EIGHT_METRICS` with intervals over the eight questions.
+
+    Parameters
+    ----------
+    readings, seeds, control_of, resamples, generator
+        As for `reading_rows`.
+
+    Returns
+    -------
+    list of Row
+        None where those pairs were not read.
+    """
+    rows: list[Row] = []
+    for metric in readings[0].eight:
+        rows += _crossed(
+            metric,
+            [reading.eight[metric] for reading in readings],
+            unit="fraction" if metric == "eight_recall@1" else "cosine",
+            seeds=seeds,
+            control_of=control_of,
+            resamples=resamples,
+            generator=generator,
+        )
+    return rows
+
+
+def _crossed(
+    metric: str,
+    values: Sequence[Floats],
+    *,
+    unit: str,
+    seeds: tuple[int | None, ...],
+    control_of: str | None,
+    resamples: int,
+    generator: np.random.Generator,
+) -> list[Row]:
+    """Return the row over all seeds and, where there are several, one a seed."""
+    crossed = crossed_mean(np.stack(values), resamples=resamples, generator=generator)
+    known = tuple(seed or 0 for seed in seeds)
+    rows = crossed.rows(metric, unit=unit, seeds=known, control_of=control_of)
+    return rows if len(seeds) > 1 else rows[:1]
 
 
 def difference_rows(

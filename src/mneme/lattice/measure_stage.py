@@ -29,6 +29,7 @@ from mneme.lattice.network import (
     control_answers,
     noise_like,
 )
+from mneme.lattice.own_pairs import EIGHT
 from mneme.lattice.stages_measure import MeasureStageConfig
 
 Arrays = Mapping[str, NDArray]
@@ -42,7 +43,7 @@ class WeightsError(ValueError):
 def measured_teacher(
     config: MeasureStageConfig,
     vectors: Arrays,
-    texts: Texts,
+    texts: Texts | None,
     states: States,
     *,
     device: torch.device,
@@ -55,9 +56,11 @@ def measured_teacher(
     config : MeasureStageConfig
         Arms, recipe, seeds.
     vectors : mapping
-        `<split>_questions`, `<split>_answers` (N, D) for train, val and test.
-    texts : mapping
-        Split -> [group, question, answer] of each pair, in the order of the vectors.
+        `<split>_questions`, `<split>_answers` (N, D) for train, val, test and, where there are
+        such pairs, `EIGHT`.
+    texts : mapping, optional
+        Split -> [group, question, answer] of each pair, in the order of the vectors; None where
+        pairs have no texts.
     states : mapping
         Arm -> weights under each seed.
     device : torch.device
@@ -134,7 +137,8 @@ def _measured_arm(
     for seed, state in zip(config.seeds, states, strict=True):
         network = opened(state, material, arm, config).to(device)
         pairs = [side.to(device) for side in held_out(vectors, arm, seed=seed)]
-        readings.append(_read(network, *pairs, mean_D=mean_D))
+        eight = _eight(network, vectors, arm, seed=seed, device=device)
+        readings.append(_read(network, *pairs, mean_D=mean_D, eight=eight))
         if not first:
             first = _looked_at(network, pairs[0][: config.read.shown], times=config.read.timings)
     return Measured(
@@ -148,17 +152,41 @@ def _measured_arm(
 
 def held_out(vectors: Arrays, arm: ArmConfig, *, seed: int) -> tuple[Tensor, Tensor]:
     """Return the test pairs (N, D) as an arm is tested on: its control of them, if it is one."""
-    questions = torch.from_numpy(vectors["test_questions"].astype(np.float32))
+    questions = questions_of(vectors, arm, "test", seed=seed)
     answers = control_answers(vectors["test_answers"].astype(np.float32), arm, seed=seed)
-    if arm.vectors == "noise":
-        # all splits at once: their noise must not be that of training or validation
-        splits = [vectors[f"{split}_questions"] for split in ("train", "val", "test")]
-        every = torch.from_numpy(np.concatenate(splits).astype(np.float32))
-        questions = noise_like(every, torch.arange(len(splits[0])), seed=seed)[-len(questions) :]
     return questions, torch.from_numpy(answers)
 
 
-def _read(network: Retriever, questions: Tensor, answers: Tensor, *, mean_D: NDArray) -> Reading:
+def questions_of(vectors: Arrays, arm: ArmConfig, split: str, *, seed: int) -> Tensor:
+    """Return the questions (N, D) of a split, or an arm's noise in their place."""
+    if arm.vectors != "noise":
+        return torch.from_numpy(vectors[f"{split}_questions"].astype(np.float32))
+    # all splits at once: their noise must not be that of training or validation
+    splits = [vectors[f"{one}_questions"] for one in ("train", "val", split)]
+    every = torch.from_numpy(np.concatenate(splits).astype(np.float32))
+    noise = noise_like(every, torch.arange(len(splits[0])), seed=seed)
+    return noise[-len(splits[-1]) :]
+
+
+def _eight(
+    network: Retriever, vectors: Arrays, arm: ArmConfig, *, seed: int, device: torch.device
+) -> tuple[NDArray, NDArray] | None:
+    """Return the eight pairs' surfaces; their answers are never exchanged."""
+    if f"{EIGHT}_questions" not in vectors:
+        return None
+    answers = torch.from_numpy(vectors[f"{EIGHT}_answers"].astype(np.float32))
+    questions = questions_of(vectors, arm, EIGHT, seed=seed)
+    return network.surfaces(questions.to(device), answers.to(device))
+
+
+def _read(
+    network: Retriever,
+    questions: Tensor,
+    answers: Tensor,
+    *,
+    mean_D: NDArray,
+    eight: tuple[NDArray, NDArray] | None,
+) -> Reading:
     surfaces = network.surfaces(questions, answers)
     both = torch.cat([questions, answers])
     return read_vectors(
@@ -166,6 +194,7 @@ def _read(network: Retriever, questions: Tensor, answers: Tensor, *, mean_D: NDA
         original_MD=both.double().cpu().numpy(),
         made_MD=network.reconstruct(both),
         mean_D=mean_D,
+        eight=eight,
     )
 
 

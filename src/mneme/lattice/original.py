@@ -26,10 +26,8 @@ from mneme.lattice.blocks import initialise
 from mneme.lattice.fit import drawing
 from mneme.lattice.losses import positive_only
 from mneme.lattice.original_config import OriginalConfig
-from mneme.lattice.retrieval import Floats, retrieval, spread
+from mneme.lattice.retrieval import Floats, alignment, retrieval, spread
 from mneme.lattice.synthetic import related_vectors
-
-CPU = torch.device("cpu")
 
 
 class OriginalNetwork(nn.Module):
@@ -60,10 +58,12 @@ class OriginalNetwork(nn.Module):
     def processed(self, vectors_ND: Tensor) -> Floats:
         """Return surfaces behind the lattice, without dropout, float64."""
         self.eval()
-        return self(vectors_ND).double().numpy()
+        return self(vectors_ND).double().cpu().numpy()
 
 
-def run_original(config: OriginalConfig, rho: float, *, seed: int) -> dict[str, Any]:
+def run_original(
+    config: OriginalConfig, rho: float, *, seed: int, device: torch.device
+) -> dict[str, Any]:
     """Train the source's recipe on vectors of correlation `rho` and measure the end.
 
     Parameters
@@ -74,22 +74,25 @@ def run_original(config: OriginalConfig, rho: float, *, seed: int) -> dict[str, 
         Correlation of a question with its answer.
     seed : int
         Decides vectors, weights and dropout.
+    device : torch.device
+        Where to compute, in float32; vectors and first weights are drawn on the CPU.
 
     Returns
     -------
     dict, JSON-ready
         `loss` and `similarity` (of question and answer surfaces that leave the lattice, training
         pairs, without dropout) before each step and after the last; of the test pairs under `raw`,
-        `before` and `after`: recall@1, effective rank, cosine of unrelated surfaces, whether they
-        have collapsed and why; `parameters` of adapter and lattice.
+        `before` and `after`: recall@1, effective rank, cosine of related and of unrelated surfaces,
+        whether they have collapsed and why; `parameters` of the adapter, `lattice_parameters`,
+        `compression` (numbers in over numbers out) and `batch`.
     """
     count = config.pairs + config.test_pairs
     vectors = related_vectors(
         count, config.width, rho, generator=torch_generator(seed, "vectors", str(rho))
     )
-    train = [side[: config.train_pairs] for side in vectors]
-    test = [side[config.pairs :] for side in vectors]
-    network = OriginalNetwork(config, seed=seed)
+    train = [side[: config.train_pairs].to(device) for side in vectors]
+    test = [side[config.pairs :].to(device) for side in vectors]
+    network = OriginalNetwork(config, seed=seed).to(device)
     before = _measured(*(network.processed(side) for side in test))
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate)
@@ -97,7 +100,7 @@ def run_original(config: OriginalConfig, rho: float, *, seed: int) -> dict[str, 
     for step in range(config.steps + 1):
         similarities.append(_similarity(network, train))
         network.train()
-        with drawing(seed, step, CPU):
+        with drawing(seed, step, device):
             loss = positive_only(network(train[0]), network.adapter.encode(train[1]))
         losses.append(loss.item())
         if step < config.steps:
@@ -109,11 +112,13 @@ def run_original(config: OriginalConfig, rho: float, *, seed: int) -> dict[str, 
         "seed": seed,
         "loss": losses,
         "similarity": similarities,
-        "raw": _measured(*(side.double().numpy() for side in test)),
+        "raw": _measured(*(side.double().cpu().numpy() for side in test)),
         "before": before,
         "after": _measured(*(network.processed(side) for side in test)),
         "parameters": sum(p.numel() for p in network.adapter.parameters()),
         "lattice_parameters": sum(p.numel() for p in network.lattice.parameters()),
+        "compression": config.width / config.cell.surface_size,
+        "batch": config.train_pairs,
     }
 
 
@@ -128,6 +133,7 @@ def _measured(questions_NS: Floats, answers_NS: Floats) -> dict[str, Any]:
     return {
         "recall@1": float(retrieval(questions_NS, answers_NS)["recall@1"].mean()),
         "effective_rank": found.effective_rank,
+        "similarity": 1 - alignment(questions_NS, answers_NS) / 2,
         "negative_cosine": found.negative_cosine,
         "collapsed": found.collapsed,
         "reason": found.reason,

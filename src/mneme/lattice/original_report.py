@@ -3,9 +3,11 @@
 A run a correlation: `original_0` and `original_0_27`. Metrics: `loss@k` and `similarity@k` (before
 step k, the last one after all steps), `loss_minus_published@k` where the source gives a figure,
 `largest_miss` of those; `recall_raw@1`, `recall_before@1`, `recall_after@1` and, likewise with
-`raw_`, `before_`, `after_` before it, effective rank and cosine of unrelated surfaces, all of test
-pairs; `recall_change@1` (after - raw); `collapsed` (fraction of seeds). Values are means over seeds
-(each draws its own vectors and weights) with Student's interval, with the seeds beside them.
+`raw_`, `before_`, `after_` before it, effective rank, `similarity` (cosine with one's own answer)
+and `negative_cosine` (with other answers), all of test pairs; `recall_change@1` (after - raw);
+`collapsed` (fraction of seeds). Values are means over seeds (each draws its own vectors and
+weights) with Student's interval, with the seeds beside them. `parameters`, `compression` and
+`batch` stand beside the source's.
 """
 
 from __future__ import annotations
@@ -96,10 +98,12 @@ def _rows(seeds: Sequence[Json]) -> Iterator[Row]:
     for when in ("raw", "before", "after"):
         found = [one[when] for one in seeds]
         yield from _each(f"recall_{when}@1", [one["recall@1"] for one in found], numbers)
-        for metric in ("effective_rank", "negative_cosine"):
+        for metric in ("effective_rank", "similarity", "negative_cosine"):
             yield from _each(f"{when}_{metric}", [one[metric] for one in found], numbers)
     change = [one["after"]["recall@1"] - one["raw"]["recall@1"] for one in seeds]
     yield from _each("recall_change@1", change, numbers)
+    for metric in ("parameters", "compression", "batch"):
+        yield Row(metric=metric, value=seeds[0][metric])
     flagged = [float(one["after"]["collapsed"]) for one in seeds]
     yield Row(
         metric="collapsed",

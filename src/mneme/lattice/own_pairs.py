@@ -1,12 +1,16 @@
 """Eight questions about machine learning with their answers, in words of our own.
 
-The source trained on eight such pairs and did not publish them. They are far too few to measure
-anything on; run `original` has as many so that its size is the source's.
+The source trained on eight such pairs and did not publish them. They are far too few to find
+anything out by, but what the source reads off its own can be read off these: how similar a question
+is to its answer, and, what was not read there, to the answers of the other seven.
 """
 
 from __future__ import annotations
 
 from mneme.lattice.prepare import Pair
+
+EIGHT = "eight"
+"""Name of this set beside the splits of prepared pairs."""
 
 OWN_PAIRS = tuple(
     Pair("own", question, answer)
@@ -51,3 +55,11 @@ OWN_PAIRS = tuple(
     )
 )
 """The pairs; all of one group."""
+
+
+def own_columns() -> dict[str, list[str]]:
+    """Return the texts by the names of their embeddings: `eight_questions`, `eight_answers`."""
+    return {
+        f"{EIGHT}_{side}s": [getattr(pair, side) for pair in OWN_PAIRS]
+        for side in ("question", "answer")
+    }

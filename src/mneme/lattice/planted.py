@@ -1,21 +1,27 @@
 """Positive control: pairs whose answer is a known local rule of the question, applied ten times.
 
-A surface u spreads sideways while a second field w collects its square. The answer w does not
-change with the sign of u, so a question and its answer have cosine 0 on average (large ones either
-way are more frequent than between strangers): to find most answers a network must compute the rule.
+A surface u is squared, and then drifts: at each step every cell hands a share of what it holds to
+its neighbour on the right. After ten steps a place shows what stood three cells away, so that no
+network finds an answer that treats each place by itself. The answer does not change with the sign
+of u: question and answer have cosine 0 on average, and words or components of it find nothing.
 
 Legend: N pairs, Y, X cells of the surface.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mneme.core.seeds import numpy_generator
+from mneme.lattice.planted_config import PlantedConfig
+
 RULE_STEPS = 10
 """Times the rule is applied."""
-SPREAD = 0.3
-"""Share of a cell that is exchanged with its neighbours' mean at each step."""
+DRIFT = 0.3
+"""Share of a cell that moves one cell to the right at each step."""
 
 
 def planted_pairs(
@@ -45,16 +51,31 @@ def planted_pairs(
 
 
 def rule(u_NYX: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the second field holds after `RULE_STEPS` steps: a mean of squares.
+    """Return u^2 after `RULE_STEPS` steps of drift; what leaves on the right is lost.
 
-    Each step adds u^2 to w and then moves `SPREAD` of u towards the mean of its four neighbours,
-    with zeros beyond the edge.
+    After k steps a share binomial(k; `RULE_STEPS`, `DRIFT`) has moved k cells.
     """
-    w_NYX = np.zeros_like(u_NYX)
+    w_NYX = u_NYX**2
     for _ in range(RULE_STEPS):
-        w_NYX += u_NYX**2 / RULE_STEPS
-        padded = np.pad(u_NYX, ((0, 0), (1, 1), (1, 1)))
-        around = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]
-        around = around + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
-        u_NYX = (1 - SPREAD) * u_NYX + SPREAD * around / 4
+        from_left = np.pad(w_NYX, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
+        w_NYX = (1 - DRIFT) * w_NYX + DRIFT * from_left
     return w_NYX
+
+
+def planted_vectors(config: PlantedConfig) -> dict[str, NDArray[Any]]:
+    """Draw the pairs of every split.
+
+    Returns
+    -------
+    dict
+        `<split>_questions`, `<split>_answers` (N, Y * X) for train, val and test, each split from a
+        stream of its own.
+    """
+    vectors = {}
+    for split in ("train", "val", "test"):
+        generator = numpy_generator(config.seed, "lattice", "planted", split)
+        shape = config.recipe.cell.shape[1:]
+        both = planted_pairs(getattr(config, split), shape, generator=generator)
+        for side, made in zip(("questions", "answers"), both, strict=True):
+            vectors[f"{split}_{side}"] = made
+    return vectors

@@ -13,13 +13,16 @@ not_worse_than_pca@.03   fraction recall@1 less PCA's, plus the margin: an inter
 alignment, uniformity_.. .        Wang and Isola's, of unit vectors, lower is better
 effective_rank, ..       .        of questions and answers; `effective_rank_share`: of PCA's
 collapsed                fraction seeds that the collapse gate flags, with its reason
+eight_related, ..        cosine   of the eight questions of the source's kind with their answers;
+                                  `eight_unrelated`: with those of the other seven; `eight_gap`:
+                                  the first less the second; `eight_recall@1`: found among eight
 reconstruction_..        .        r2, cosine, and cosine around the training mean, of embeddings
 bytes_per_vector, ..     bytes    `compression`: the embedding's bytes over these; `codec_bytes`:
                                   encoder and decoder; `core_bytes`: what stands behind them
 ======================== ======== ================================================================
 
-Questions are the same under every seed: seeds are averaged per question, then questions are
-resampled.
+Teacher `planted` is the positive control. Questions are the same under every seed: seeds are
+averaged per question, then questions are resampled.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from mneme.core.headline import run_block
 from mneme.core.seeds import numpy_generator
 from mneme.lattice.config import ArmConfig
 from mneme.lattice.gather import Json, Measured, run_name
-from mneme.lattice.measure import difference_rows, reading_rows
+from mneme.lattice.measure import difference_rows, eight_rows, reading_rows
 from mneme.lattice.retrieval import bytes_per_vector
 from mneme.lattice.stages_measure import LatticeStageConfig
 from mneme.stats.rows import Row
@@ -54,7 +57,7 @@ def lattice_runs(
     measured : mapping
         Teacher -> run -> readings.
     facts : mapping
-        Teacher -> what `lattice_measure` told: `embedding`, `training` by arm.
+        Teacher -> what `lattice_measure` or `lattice_planted` told: `embedding`, `training` by arm.
     config : LatticeStageConfig
         Arms and how they are compared.
 
@@ -144,29 +147,19 @@ def _rows(
     control = None if arm is None else arm.control_of
     control_of = run_name(teacher, control) if control and control in runs else None
     generator = numpy_generator(0, "lattice", "intervals", teacher, name)
-    resamples = config.measure.resamples
-    yield from reading_rows(
-        run.readings,
-        seeds=run.seeds,
-        control_of=control_of,
-        resamples=resamples,
-        generator=generator,
-    )
+    drawn = {"resamples": config.measure.resamples, "generator": generator}
+    shared = {"seeds": run.seeds, "control_of": control_of}
+    yield from reading_rows(run.readings, **shared, **drawn)
     yield from _sizes(run, runs["raw"], control_of)
     share = _mean_rank(run) / _mean_rank(runs["pca"]) if run.numbers else None
     if share is not None:
         yield Row(metric="effective_rank_share", value=share, unit="fraction of PCA's")
     for other in others:
-        rows = difference_rows(
-            run.readings,
-            runs[other].readings,
-            against=other,
-            resamples=resamples,
-            generator=generator,
-        )
+        rows = difference_rows(run.readings, runs[other].readings, against=other, **drawn)
         yield from (replace(row, control_of=control_of) for row in rows)
         if other == "pca":
             yield _not_worse(rows, config.measure.margin, control_of)
+    yield from eight_rows(run.readings, **shared, **drawn)
 
 
 def _sizes(run: Measured, raw: Measured, control_of: str | None) -> Iterator[Row]:

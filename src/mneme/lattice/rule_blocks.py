@@ -7,6 +7,7 @@ from typing import Any
 
 from mneme.lattice.paths import LatticePaths
 from mneme.lattice.settings import LatticeConfig
+from mneme.lattice.stages_measure import PLANTED
 
 Block = Any | Callable[[Any], Mapping[str, Any]]
 
@@ -40,8 +41,16 @@ def lattice_blocks(config: LatticeConfig, paths: LatticePaths, resources: str) -
             "read": config.measure.read,
         },
         "lattice_original": {"original": config.original, "seeds": config.seeds},
+        "lattice_planted": {
+            "planted": config.planted,
+            "seeds": config.seeds,
+            "read": config.measure.read,
+        },
         "lattice": {
-            "arms": {teacher: arms_of(teacher) for teacher in paths.teachers},
+            "arms": {
+                **{teacher: arms_of(teacher) for teacher in paths.teachers},
+                PLANTED: config.planted.arms,
+            },
             "seeds": config.seeds,
             "measure": config.measure,
         },

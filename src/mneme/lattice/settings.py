@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 
 from mneme.core.config import require
-from mneme.lattice.config import ArmConfig, RecipeConfig
+from mneme.lattice.config import ArmConfig, RecipeConfig, require_trainable
 from mneme.lattice.original_config import OriginalConfig
+from mneme.lattice.planted_config import PlantedConfig
 from mneme.lattice.prepare import PairsConfig
-from mneme.lattice.stages_measure import MeasureConfig
+from mneme.lattice.stages_measure import PLANTED, MeasureConfig
 from mneme.lattice.teacher_config import TeacherConfig
 
 
@@ -35,15 +36,20 @@ class LatticeConfig:
     """How arms are read."""
     original: OriginalConfig
     """The source's run."""
+    planted: PlantedConfig
+    """Positive control: a rule that a lattice can find and nothing else here can."""
 
     def __post_init__(self) -> None:
         unique = len(set(self.seeds)) == len(self.seeds) > 0
         require(unique, "seeds", "different ones, at least one", self.seeds)
         require(self.batch >= 1, "batch", "at least 1", self.batch)
-        for block in ("teachers", "arms"):
-            for name in getattr(self, block):
+        named = {"teachers": self.teachers, "arms": self.arms, "planted.arms": self.planted.arms}
+        for block, members in named.items():
+            for name in members:
                 fits = re.fullmatch(r"[a-z][a-z0-9_.-]*", name) is not None
                 require(fits, block, "named in lower case, digits, _ . and -", name)
+        free = PLANTED not in self.teachers
+        require(free, f"teachers.{PLANTED}", "named otherwise: the control has that name", PLANTED)
         for name, arm in self.arms.items():
             other = arm.control_of
             known = other is None or (other in self.arms and other != name)
@@ -57,12 +63,12 @@ class LatticeConfig:
             listed = set(arms) <= set(self.arms) and len(set(arms)) == len(arms) > 0
             rule = f"different ones out of {sorted(self.arms)}, at least one"
             require(listed, f"runs.{teacher}", rule, arms)
-            batch = self.recipes[teacher].fit.batch
             for name in arms:
-                warmed = not self.arms[name].staged or self.recipes[teacher].fit.warmup_steps > 0
-                rule = f"at least 1 for the staged arm {name}"
-                require(warmed, f"recipes.{teacher}.fit.warmup_steps", rule, 0)
-                pairs = self.arms[name].pairs or self.pairs.train
-                enough = batch <= pairs <= self.pairs.train
-                rule = f"{batch} (the batch) to {self.pairs.train} (pairs.train)"
-                require(enough, f"arms.{name}.pairs", rule, pairs)
+                require_trainable(
+                    self.arms[name],
+                    self.recipes[teacher].fit,
+                    train=self.pairs.train,
+                    arm_at=f"arms.{name}",
+                    fit_at=f"recipes.{teacher}.fit",
+                    train_at="pairs.train",
+                )

@@ -1,4 +1,4 @@
-"""What the scripts of rules `lattice_measure`, `lattice_original` and `lattice` are told."""
+"""What the scripts of the rules that measure are told (no torch here)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from mneme.core.config import require
 from mneme.lattice.config import ArmConfig, RecipeConfig
 from mneme.lattice.original_config import OriginalConfig
+from mneme.lattice.planted_config import PlantedConfig
+
+PLANTED = "planted"
+"""Name of the planted pairs among the teachers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +76,23 @@ class OriginalStageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlantedStageConfig:
+    """Rule `lattice_planted`."""
+
+    planted: PlantedConfig
+    """Pairs and arms."""
+    seeds: tuple[int, ...]
+    """Training seeds."""
+    read: ReadConfig
+    """How arms are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatticeStageConfig:
     """Rule `lattice`."""
 
     arms: dict[str, dict[str, ArmConfig]]
-    """Teacher -> arms that were measured on its embeddings."""
+    """Teacher -> arms that were measured on its embeddings; `PLANTED` among them."""
     seeds: tuple[int, ...]
     """Training seeds."""
     measure: MeasureConfig

@@ -27,9 +27,10 @@ from mneme.core.backbones import BackboneConfig
 from mneme.core.config import require
 from mneme.lattice.retrieval import VectorError
 from mneme.lattice.teacher_config import TeacherConfig
-from mneme.nn.hub import BackboneError, address, explained
+from mneme.nn.hub import BackboneError, explained
 from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.tokenizer import load_tokenizer
+from mneme.nn.trust import open_shape
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def load_teacher(config: TeacherConfig, *, device: torch.device, resources: str 
     tokenizer.padding_side = "right"
     # what a checkpoint lacks is drawn from the global generator
     with explained(backbone, resources), torch.random.fork_rng(devices=[]):
-        name, options = address(backbone, resources)
+        name, options, shape = open_shape(backbone, resources)
         loaded: Any = AutoModel.from_pretrained(
             name,
+            config=shape,
             dtype=getattr(torch, config.dtype),
             use_safetensors=True,
             output_loading_info=True,

@@ -1,12 +1,12 @@
 """Figure of `results/lattice.json`: does a question find its answer behind the squeeze, and how?
 
 A row of panels a teacher: retrieval, what stands behind it, what the lattice adds, and its state.
-Run `original` comes last. What a config leaves out leaves its place out.
+Then the planted control, and run `original` last. What a config leaves out leaves its place out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
+from mneme.report.lattice_core import draw_core, draw_states, lattice_lines, main_lattice
 from mneme.report.lattice_original import draw_curve, draw_left, draw_similarity
 from mneme.report.style import (
     ACCENT,
@@ -24,7 +25,6 @@ from mneme.report.style import (
     SMALL,
     Line,
     Runs,
-    draw_forest,
     draw_line,
     dress,
     legend,
@@ -35,9 +35,10 @@ from mneme.report.style import (
     seed_values,
     settled,
     short,
-    told,
 )
 
+CONTROL = "planted"
+"""The teacher that is none: pairs with a planted rule."""
 BASELINE = "#b5b5b5"
 BASELINES = (
     *("raw", "standardised", "pca", "pca_standardised", "pca_whitened"),
@@ -47,22 +48,24 @@ COLORS = {"trained": OURS, "raw": BASELINE, "codec": BASELINE, "words": BASELINE
 
 
 def lattice_figure(runs: Runs, published: Mapping[str, Any]) -> Figure:
-    """Draw every teacher, then run `original`.
+    """Draw every teacher, then the planted control, then run `original`.
 
     Parameters
     ----------
     runs : mapping
         Run name -> block of `results/lattice.json`.
     published : mapping
-        The source's figures: `original.loss` is epoch -> loss.
+        The source's figures: `original.loss` is epoch -> loss, `original.raw_similarity` the cosine
+        of its questions with their answers.
 
     Returns
     -------
     Figure
-        For each teacher: retrieval of every run with the chance line; effective rank;
-        reconstruction; alignment against uniformity; retrieval against training pairs; the lattice
-        minus what stands in its place; the lattice's state over its steps. For `original`: loss
-        beside the published curve, and what is left of the vectors.
+        For each teacher: retrieval of every run with the chance line; effective rank; the eight
+        pairs' similarity; reconstruction; alignment against uniformity; retrieval against training
+        pairs; the lattice minus what stands in its place; the lattice's state over its steps. For
+        the control, those that tell whether its rule was found. For `original`: loss beside the
+        published curve, and what is left of the vectors.
     """
     teachers = teachers_of(runs)
     sources = {name: block for name, block in runs.items() if block["kind"] == "original"}
@@ -79,7 +82,8 @@ def lattice_figure(runs: Runs, published: Mapping[str, Any]) -> Figure:
     )
     grid = figure.add_gridspec(max(len(heights), 1), 1, height_ratios=heights or [1])
     for place, (teacher, of) in enumerate(teachers.items()):
-        _teacher(figure, grid[place], teacher, of)
+        draw = _control if teacher == CONTROL else _teacher
+        draw(figure, grid[place], teacher, of, published)
     if sources:
         below = grid[len(teachers)].subgridspec(1, 3)
         draw_curve(figure.add_subplot(below[0]), sources, published)
@@ -89,12 +93,12 @@ def lattice_figure(runs: Runs, published: Mapping[str, Any]) -> Figure:
 
 
 def teachers_of(runs: Runs) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Return teacher -> run -> block: baselines, arms, then controls, each in given order."""
+    """Return teacher -> run -> block: baselines, arms, then controls; the planted pairs last."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, block in sorted(runs.items(), key=lambda pair: _order(pair[1])):
         if block["kind"] != "original":
             found.setdefault(block["teacher"], {})[name] = block
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda pair: (pair[0] == CONTROL, pair[0])))
 
 
 def _order(block: Mapping[str, Any]) -> int:
@@ -108,30 +112,54 @@ def _order(block: Mapping[str, Any]) -> int:
 
 def _height(of: Runs) -> float:
     pictured = any("states" in block for block in of.values())
-    return max(5.2, 0.27 * len(of) + 1.4) + 2.6 * pictured
+    return _upper(of) + 2.6 * pictured
 
 
-def _teacher(figure: Figure, place: SubplotSpec, teacher: str, of: Runs) -> None:
+def _teacher(
+    figure: Figure, place: SubplotSpec, teacher: str, of: Runs, published: Mapping[str, Any]
+) -> None:
     """Draw one teacher's panels."""
-    pictured = next((name for name, block in of.items() if _main_lattice(block)), None)
-    upper = max(5.2, 0.27 * len(of) + 1.4)
-    parts = place.subgridspec(2, 1, height_ratios=(upper, 2.6)) if pictured else [place]
-    cells = parts[0].subgridspec(1, 3, width_ratios=(1.25, 1, 2))
+    upper, pictured = _parts(place, of)
+    cells = upper.subgridspec(1, 4, width_ratios=(1.25, 0.9, 0.9, 2))
     further = len(learning_curve(of)) > 1 or bool(lattice_lines(of))
-    few = cells[2].subgridspec(1 + further, 2)
+    few = cells[3].subgridspec(1 + further, 2)
     _retrieval(figure.add_subplot(cells[0]), teacher, of)
     _ranks(figure.add_subplot(cells[1]), of)
+    _eight(figure.add_subplot(cells[2]), of, published.get("original.raw_similarity"))
     _spread(figure.add_subplot(few[0, 0]), of)
     _rebuilt(figure.add_subplot(few[0, 1]), of)
     if further:
         _pairs(figure.add_subplot(few[1, 0]), of)
-        _lattice(figure.add_subplot(few[1, 1]), of)
-    if pictured:
-        _states(figure, parts[1], pictured, of[pictured]["states"])
+        draw_core(figure.add_subplot(few[1, 1]), of)
+    for name, below in pictured:
+        draw_states(figure, below, name, of[name]["states"])
 
 
-def _main_lattice(block: Mapping[str, Any]) -> bool:
-    return "states" in block and block["settings"]["control_of"] is None
+def _control(
+    figure: Figure, place: SubplotSpec, teacher: str, of: Runs, published: Mapping[str, Any]
+) -> None:
+    """Draw whether the planted rule was found, and by whom; nothing was published of one."""
+    del published
+    upper, pictured = _parts(place, of)
+    cells = upper.subgridspec(1, 3)
+    _retrieval(figure.add_subplot(cells[0]), f"positive control ({teacher} rule)", of)
+    _ranks(figure.add_subplot(cells[1]), of)
+    draw_core(figure.add_subplot(cells[2]), of)
+    for name, below in pictured:
+        draw_states(figure, below, name, of[name]["states"])
+
+
+def _parts(place: SubplotSpec, of: Runs) -> tuple[SubplotSpec, list[tuple[str, SubplotSpec]]]:
+    """Return the place of a teacher's panels, and run and place of its lattice's state if any."""
+    pictured = next((name for name, block in of.items() if main_lattice(block)), None)
+    if pictured is None:
+        return place, []
+    parts = place.subgridspec(2, 1, height_ratios=(_upper(of), 2.6))
+    return parts[0], [(pictured, parts[1])]
+
+
+def _upper(of: Runs) -> float:
+    return max(5.2, 0.27 * len(of) + 1.4)
 
 
 def _color(block: Mapping[str, Any]) -> str:
@@ -201,6 +229,36 @@ def _ranks(axis: Axes, of: Runs) -> None:
     )
 
 
+def _eight(axis: Axes, of: Runs, published: float | None) -> None:
+    """Draw how similar the eight questions are to their answers, and to those of the others."""
+    pairs = {name: _related(of, name) for name in of}
+    for place, (name, block) in enumerate(of.items()):
+        if pairs[name]:
+            color = _color(block)
+            axis.plot(pairs[name], [place] * 2, "-", color=color, linewidth=2, alpha=0.6)
+            for value, face in zip(pairs[name], (color, "white"), strict=True):
+                axis.plot(value, place, "o", color=color, mfc=face, markersize=5)
+    if not any(pairs.values()):
+        axis.set_axis_off()
+        return
+    axis.set_ylim(len(of) - 0.4, -0.6)
+    name_lines(axis, [""] * len(of), shown=False)
+    axis.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+    x = "cosine with own answer (full), the others' (open)"
+    if published is not None:
+        mark(axis, published)
+        x += f"\n(dashed: own, {short(published)}, as published)"
+    raw = next((values for name, values in pairs.items() if of[name]["arm"] == "raw"), [])
+    answer = "raw: " + " own, ".join(map(short, raw)) + " others'" if raw else ""
+    dress(axis, title="Eight pairs of the source's kind", x=x, y="", answer=answer)
+
+
+def _related(of: Runs, name: str) -> list[float]:
+    """Return a run's cosine of related and of unrelated vectors; nothing where there is none."""
+    rows = [row_of(of, name, f"eight_{which}") for which in ("related", "unrelated")]
+    return [row["value"] for row in rows if row is not None]
+
+
 def _spread(axis: Axes, of: Runs) -> None:
     """Draw alignment against uniformity: both lower is better."""
     for name, block in of.items():
@@ -242,7 +300,7 @@ def _rebuilt(axis: Axes, of: Runs) -> None:
     dress(
         axis,
         title="What comes back?",
-        x="R² (full, cut at −.5), cosine around the mean (open)",
+        x="R² (full, cut at −.5),\ncosine around the mean (open)",
         y="",
     )
 
@@ -270,7 +328,8 @@ def _pairs(axis: Axes, of: Runs) -> None:
     axis.set_xscale("log")
     axis.set_xticks(list(curve), [f"{pairs:,}" for pairs in curve])
     axis.minorticks_off()
-    legend(axis, loc="best")
+    axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
+    legend(axis, loc="upper left", ncols=2)
     dress(axis, title="How many pairs does it take?", x="training pairs (dashed: PCA)", y="score")
 
 
@@ -285,70 +344,3 @@ def learning_curve(of: Runs) -> dict[int, str]:
         groups.setdefault(repr(sorted(fixed.items())), {})[pairs] = name
     largest = max(groups.values(), key=len, default={})
     return dict(sorted(largest.items()))
-
-
-def _lattice(axis: Axes, of: Runs) -> None:
-    """Draw the main lattice minus every arm that differs from it in the core alone."""
-    lines = lattice_lines(of)
-    rows = [row_of(of, run, f"mrr_minus_{other}") for run, other in lines]
-    draw_forest(axis, rows, [[] for _ in rows], colors=[ACCENT] * len(rows))
-    name_lines(axis, [f"{of[run]['arm']} − {other}" for run, other in lines], shown=True)
-    if not lines:
-        axis.set_axis_off()
-        return
-    mark(axis, 0)
-    off = next(
-        (row for row, (_, other) in zip(rows, lines, strict=True) if _is_off(of, other)), None
-    )
-    dress(
-        axis,
-        title="Does the lattice add anything?",
-        x="difference of MRR (right: lattice better)",
-        y="",
-        answer=f"minus off: {told(off)}" if off is not None else "",
-    )
-
-
-def _is_off(of: Runs, arm: str) -> bool:
-    """Tell whether an arm has nothing between surface in and surface out."""
-    settings = [b["settings"] for b in of.values() if b["arm"] == arm and b["kind"] == "trained"]
-    return bool(settings) and settings[0]["core"] == "off"
-
-
-def lattice_lines(of: Runs) -> list[tuple[str, str]]:
-    """Return (run, arm it is compared with) of the arms with a lattice that are no controls."""
-    names = {block["arm"]: block for block in of.values() if block["kind"] == "trained"}
-    found = []
-    for run, block in of.items():
-        if not _main_lattice(block):
-            continue
-        for other, its in names.items():
-            same = all(
-                its["settings"][key] == value
-                for key, value in block["settings"].items()
-                if key not in ("core", "lattice_steps", "control_of")
-            )
-            if other != block["arm"] and same:
-                found.append((run, other))
-    return found
-
-
-def _states(figure: Figure, place: SubplotSpec, name: str, states: Sequence[Any]) -> None:
-    """Draw the middle slice before the first step, after the last, and between."""
-    shown = np.unique(np.linspace(0, len(states) - 1, min(len(states), 11)).round().astype(int))
-    cells = place.subgridspec(1, len(shown))
-    limit = float(np.max(states))
-    for column, step in enumerate(shown):
-        axis = figure.add_subplot(cells[column])
-        axis.imshow(states[step], cmap="magma", vmin=0, vmax=limit or 1, origin="upper")
-        axis.set_xticks([])
-        axis.set_yticks(
-            [] if column else [0, len(states[0]) - 1], None if column else ["in", "out"]
-        )
-        axis.tick_params(labelsize=SMALL, length=0)
-        axis.set_title(f"step {step}", fontsize=SMALL)
-        if column == 0:
-            axis.set_ylabel(f"{name}:\nmiddle slice, z down", fontsize=SMALL)
-            axis.set_xlabel(
-                f"mean size of the state, 0 to {short(limit)}", fontsize=SMALL, loc="left"
-            )
