@@ -129,6 +129,7 @@ COUNTERPARTS = {
         "original.delta": ("text_second", "delta"),
         "original_adapter.percent": ("text_second_adapter", "percent"),
     },
+    "lattice": {"original.raw_similarity": ("minilm_raw", "eight_related")},
 }
 """Phase -> published address -> run and metric of the same quantity as measured by us."""
 

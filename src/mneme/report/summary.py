@@ -52,6 +52,7 @@ HEADLINE_ROWS = (
     r"ttt_context \w+ [a-z_]+_(own_minus_\w+|harm)",
     r"ttt_context \w+ [a-z_]+_nll_beyond_minus_\w+",
     r"lattice \w+ (recall@1|mrr|effective_rank)",
+    r"lattice \w+ (collapsed|eight_(related|unrelated|gap))",
     r"lattice \w+ (recall_minus_\w+@1|mrr_minus_\w+|not_worse_than_pca@[\d.]+)",
     r"statistics (zeta|gue) (spacing_variance|spacing_correlation@1|rigidity@100)",
 )
