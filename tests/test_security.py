@@ -701,8 +701,16 @@ ERRORS = (
 )
 
 
-@pytest.mark.parametrize("secret", [TOKEN, ADDRESS, f"Bearer {TOKEN}", PASSWORD[::-1]])
-@pytest.mark.parametrize("body", ERRORS)
+SECRETS = {
+    "token": TOKEN,
+    "address": ADDRESS,
+    "header": f"Bearer {TOKEN}",
+    "variable": PASSWORD[::-1],
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("body", ERRORS, ids=range(len(ERRORS)))
 def test_no_error_carries_a_token_to_log_or_terminal(planted, tmp_path, capfd, body, secret):
     script = tmp_path / "script.py"
     script.write_text(STAGE.format(line=f"reading {secret}", body=body.format(secret=secret)))

@@ -148,7 +148,7 @@ def load_settings(config: Mapping[str, Any]) -> Settings:
     Settings
         `backbone` is always a name of `backbones`: a hub id `org/name` or a directory `path/name`
         becomes an entry `org--name` or `local--name`, made with `other_backbone`. Its revision is
-        None (the newest commit, not pinned) unless given as `org/name@commit`.
+        None (the newest commit when first asked for) unless given as `org/name@commit`.
 
     Raises
     ------

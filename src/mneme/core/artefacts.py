@@ -104,7 +104,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(read_text(path), parse_constant=refuse)
     except ArtefactError:
         raise
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(_damaged(path, error)) from None
 
 
@@ -118,7 +118,10 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read all arrays of an `.npz`; raises `ArtefactError` when missing or damaged."""
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds other things than arrays")
+        return arrays
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing: run snakemake again to make it") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:

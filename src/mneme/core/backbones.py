@@ -17,8 +17,8 @@ class BackboneConfig:
     name: str
     """Hub id (org/name), or directory of a saved model."""
     revision: str | None
-    """Hub commit (40 hex digits), null for the newest (not pinned: `model.json` says which one it
-    was); must be null unless source is hub."""
+    """Hub commit (40 hex digits), null for the newest when first asked for, which is kept below
+    `resources/revisions/`; must be null unless source is hub."""
     init: Literal["pretrained", "random"]
     """random: weights drawn from the architecture's own initialiser; speed and memory only."""
     dtype: Literal["float32", "bfloat16"]

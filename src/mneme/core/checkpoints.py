@@ -173,7 +173,12 @@ def _read(path: str | Path) -> dict[str, Any]:
     head, payload = bytes(raw[:start]), raw[start:]
     if head != _MAGIC + hashlib.sha256(payload).digest():
         raise ArtefactError(f"checkpoint {path} is damaged: delete it and run again")
-    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception:  # a command instead of numbers, with a right hash: not one of ours
+        raise ArtefactError(
+            f"checkpoint {path} was not written by mneme: delete it and run again"
+        ) from None
 
 
 def _numpy_text(generator: np.random.Generator) -> str:

@@ -63,9 +63,11 @@ class Stage:
                 handle.write(text + "\n")
         return text
 
-    def trace(self, error: BaseException) -> None:
-        """Write the error's traceback to the rule's log only."""
-        self._to_log("".join(traceback.format_exception(error)))
+    def trace(self, error: BaseException) -> bool:
+        """Write the error's traceback to the rule's log only; tell if a secret was hidden in it."""
+        text = "".join(traceback.format_exception(error))
+        self._to_log(text)
+        return redact(text) != text
 
     def use_torch(self) -> Any:
         """Set threads and determinism, resolve `params.device`, and return the torch device."""
@@ -201,7 +203,8 @@ def stage(snakemake: Any) -> Iterator[Stage]:
         sentence = _sentence(error)
         if sentence is None:
             job.log(f"failed: {type(error).__name__}: {error}")
-            job.trace(error)
+            if job.trace(error):  # Python would show it on the terminal
+                raise SystemExit(1) from None
             raise
         job.log(f"ERROR: {sentence}")
         job.trace(error)

@@ -39,7 +39,8 @@ class TeacherConfig:
     name: str
     """Name below `models`, hub id (org/name), or directory of a saved model."""
     revision: str | None
-    """Hub commit (40 hex digits), null for the newest; must be null unless source is hub."""
+    """Hub commit (40 hex digits), null for the newest when first asked for, which is kept below
+    `resources/revisions/`; must be null unless source is hub."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Precision of the weights and states; the mean over tokens is taken in float32."""
     layers: tuple[int, ...]

@@ -268,17 +268,27 @@ class Chat:
         ChatError
             The file is no saved chat, or one with another network or adapter.
         """
-        if _HISTORY not in tensors:
-            raise ChatError(f"{where} is no saved chat: choose a file that /save wrote")
-        content = json.loads(tensors[_HISTORY].numpy().tobytes())
-        if content["weights"] != fingerprint(self.model):
+        try:
+            content = json.loads(tensors[_HISTORY].numpy().tobytes())
+            weights, history = content["weights"], _exchanges(content["history"], self.codec)
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise ChatError(f"{where} is no saved chat: choose a file that /save wrote") from None
+        if weights != fingerprint(self.model):
             raise ChatError(
                 f"{where} was saved with other weights: choose the run, seed and adapter that it "
                 "was saved with"
             )
         fast = {k.removeprefix(_FAST): t for k, t in tensors.items() if k.startswith(_FAST)}
         self.fast = FastWeights.load(fast, self.model) if fast else None
-        self.history = [Exchange(tuple(turn), tuple(reply)) for turn, reply in content["history"]]
+        self.history = history
+
+
+def _exchanges(content: Sequence[Sequence[Sequence[int]]], codec: Codec) -> list[Exchange]:
+    """Return saved exchanges; raises ValueError unless every token is one of the tokenizer's."""
+    ids = [token for exchange in content for text in exchange for token in text]
+    if not all(type(token) is int and 0 <= token < codec.vocabulary for token in ids):
+        raise ValueError("tokens of another tokenizer")
+    return [Exchange(tuple(turn), tuple(reply)) for turn, reply in content]
 
 
 def fingerprint(model: TTTTransformer) -> str:
