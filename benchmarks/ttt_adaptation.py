@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from mneme.core.config import build
 from mneme.core.seeds import torch_generator
-from mneme.ttt.config import Arm, InnerConfig, RecipeConfig
+from mneme.ttt.config import Arm, InnerConfig, ModelConfig, RecipeConfig, RecipeSettings
 from mneme.ttt.inner import read
 from mneme.ttt.model import Past, TTTTransformer, build_model
 
@@ -52,8 +52,10 @@ Adapted = tuple[Tensor, dict[str, Tensor]]
 
 def recipe_of(name: str) -> RecipeConfig:
     """Return a recipe of the default configuration."""
-    content = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["ttt"]["recipes"][name]
-    return build(RecipeConfig, content, where=f"ttt.recipes.{name}")
+    room = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["ttt"]
+    written = build(RecipeSettings, room["recipes"][name], where=f"ttt.recipes.{name}")
+    size = build(ModelConfig, room["sizes"][written.size], where=f"ttt.sizes.{written.size}")
+    return written.sized({written.size: size})
 
 
 def network(name: str, arm: Arm) -> TTTTransformer:

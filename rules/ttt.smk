@@ -1,8 +1,10 @@
 """Room `ttt`: fast weights trained on what is read, meta-training, adapters, memory grid.
 
-needs   corpora of assets.smk, the embedded model's tokenizer (run `original`)
+needs   corpora of assets.smk, the embedded model's tokenizer (run `original`); the hub, for recipes
+        whose corpus has the source daily_dialog
 makes   ttt_model.json ttt_adapter.json ttt_grid.json ttt_context.json, figures, ttt_grid.csv
-steps   ttt_prepare (a corpus) -> ttt_fit (a run) -> ttt_adapter_fit (an adapter), ttt_measure (a run)
+steps   (ttt_daily_dialog ->) ttt_prepare (a corpus) -> ttt_fit (a run)
+        -> ttt_adapter_fit (an adapter), ttt_measure (a run)
         -> ttt_model, ttt_adapter, ttt_grid, ttt_context
 """
 
@@ -22,6 +24,20 @@ TTT_PATHS = TTTPaths(
     seeds=SETTINGS.ttt.seeds,
 )
 TTT_BLOCKS = ttt_blocks(SETTINGS.ttt, TTT_PATHS)
+
+
+rule ttt_daily_dialog:
+    output:
+        corpus=resource("corpora/daily_dialog.jsonl"),
+    log:
+        resource("logs/ttt_daily_dialog.log"),
+    localrule: True  # needs the network, which compute nodes of a cluster often lack
+    conda:
+        ENV
+    params:
+        **params_of("ttt_daily_dialog", SETTINGS.ttt.daily_dialog),
+    script:
+        "../workflow/scripts/ttt_daily_dialog.py"
 
 
 rule ttt_prepare:
@@ -75,9 +91,7 @@ rule ttt_fit:
 rule ttt_measure:
     input:
         unpack(lambda wildcards: TTT_PATHS.prepared(TTT_PATHS.corpus(wildcards.run))),
-        weights=lambda wildcards: TTT_PATHS.seeded(
-            "fit", TTT_PATHS.weights_of(wildcards.run), "model.safetensors"
-        ),
+        weights=lambda wildcards: TTT_PATHS.weights(wildcards.run),
     output:
         losses=TTT_PATHS.seeded("measure", "{run}", "losses.npz"),
         facts=TTT_PATHS.seeded("measure", "{run}", "facts.json"),

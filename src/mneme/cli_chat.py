@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mneme.core.artefacts import ArtefactError, read_json, read_tensors, write_tensors
 from mneme.core.config import ConfigError, build
-from mneme.ttt.chat_config import ChatConfig
+from mneme.settings import load_settings
 from mneme.ttt.config import RecipeConfig
 
 if TYPE_CHECKING:
@@ -99,12 +99,13 @@ def _open_chat(arguments: argparse.Namespace, config: Mapping[str, Any]) -> Chat
     from mneme.ttt.chat import Chat
     from mneme.ttt.tinylora import load_adapter
 
-    settings = build(ChatConfig, (config.get("ttt") or {}).get("chat"), where="ttt.chat")
+    whole = load_settings(config)
+    settings = whole.ttt.chat
     if arguments.temperature is not None:
         sampling = replace(settings.sampling, temperature=arguments.temperature)
         settings = replace(settings, sampling=sampling)
-    run, results = arguments.name or settings.run, Path(arguments.results or config["results"])
-    model, codec, recipe = _read_run(results, run, arguments.seed, resolve(config["device"]))
+    run, results = arguments.name or settings.run, Path(arguments.results or whole.results)
+    model, codec, recipe = _read_run(results, run, arguments.seed, resolve(whole.device))
     if arguments.adapter is not None:
         model = load_adapter(model, arguments.adapter)
     chat = Chat(

@@ -84,7 +84,7 @@ def dots(axis):
     return [
         (float(line.get_xdata()[0]), round(float(line.get_ydata()[0])))
         for line in axis.get_lines()
-        if line.get_marker() == "o"
+        if line.get_marker() == "o" and len(line.get_xdata())
     ]
 
 
@@ -138,6 +138,32 @@ def test_contrasts_stand_in_their_lines(figure):
     assert [-0.2, -0.05] in [list(line.get_xdata()) for line in ticks]
 
 
+def test_a_network_that_was_never_trained_stands_in_the_forest_alone(runs):
+    fresh = block("untrained", [7, 7, 7], rows=[row("plays_own_minus_other", -0.35)])
+    drawn = context_figure({**runs, "text_u": fresh})
+    for title in ("text, plays: what is reading on worth?", "The same tokens after more context"):
+        assert NAMES["untrained"] not in lines(panel(drawn, title))
+    forests = [a for a in drawn.axes if a.get_title(loc="left") == "Is it this context?"]
+    assert (-0.35, 0) in dots(forests[1])
+    told = [
+        text.get_text()
+        for axis in drawn.axes
+        if axis.get_legend()
+        for text in axis.get_legend().get_texts()
+    ]
+    assert NAMES["untrained"] in told
+
+
+def test_a_run_at_equal_time_is_a_line_of_its_own(runs):
+    longer = {**runs["text_s"], "steps_factor": 2.5}
+    drawn = context_figure({**runs, "text_s_long": longer})
+    names = lines(panel(drawn, "text, plays: what is reading on worth?"))
+    assert {NAMES["sliding"], NAMES["sliding, longer"]} <= set(names)
+    # differences are still to the sliding window at equal tokens
+    _, y = lines(panel(drawn, "Where does it gain or lose?", nth=1))[NAMES["second"]]
+    np.testing.assert_array_equal(y, [0.3, math.nan, -0.4])
+
+
 def test_answers_are_told_in_numbers(figure):
     markov = answer(panel(figure, "markov, chains: what is reading on worth?"))
     assert markov == "share of the ideal gain beyond reach: second 83 %"
@@ -183,6 +209,9 @@ def test_every_recipe_has_its_line_of_panels():
     named = {name: list(y) for name, (_, y) in lines(panel(figure, "a: at equal tokens")).items()}
     assert named == {"a_b: TTT, second order": [4, 2], "a_s: sliding window": [4, 3]}
     assert list(lines(panel(figure, "At equal time"))["a_s: sliding window"][0]) == [2.5, 5]
+    longer = {**runs["a_s"], "steps_factor": 2.0}
+    again = lines(panel(model_figure({**runs, "a_t": longer}), "a: at equal tokens"))
+    assert f"a_t: {NAMES['sliding, longer']}" in again
     norms = lines(panel(figure, "How steep is the inner loss?"))
     assert set(norms) == {"a_b: TTT, second order"}
     assert set(lines(panel(figure, "z: at equal tokens"))) == {"z_s: sliding window"}

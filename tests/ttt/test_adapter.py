@@ -251,6 +251,7 @@ def measured(shift=0.0, *, seeds=(0, 1), conversations=40, control_of=None, repl
         replies=replies or ((reply, reply),) * len(seeds),
         histories=({"points": points, "trained_parameters": 447},) * len(seeds),
         base="text",
+        tried=5,
         control_of=control_of,
     )
 

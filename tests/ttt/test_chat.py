@@ -304,7 +304,7 @@ def test_a_reply_broken_off_or_failed_leaves_the_talk_as_it_was(model, codec):
     pieces.close()
     assert (chat.fast, chat.history) == before
     wild = opened(model, codec, inner=InnerConfig(chunk=2, learning_rate=1e30, clip=1.0))
-    with pytest.raises((InnerLossError, ValueError), match="not finite"):
+    with pytest.raises(InnerLossError, match=r"^the .* of chunk \d+ is not finite"):
         said(wild, "a turn of some length")
     assert (wild.fast, wild.history) == (None, [])
 
@@ -375,7 +375,9 @@ def results(tmp_path, model):
     drawn = {**facts, "recipe": {**facts["recipe"], "corpus": "markov"}}
     write_json(folder / "fit" / "chains" / "seed0" / "history.json", drawn)
     write_text(folder / "prepare" / "text" / "tokenizer.json", byte_tokenizer())
-    overlay = {"device": "cpu", "results": str(tmp_path / "made"), "ttt": {"chat": plain(CONFIG)}}
+    talker = {"recipe": "text", "arm": "second", "steps_factor": 1.0, "control_of": None}
+    room = {"chat": plain(CONFIG), "runs": {"talker": talker}}
+    overlay = {"device": "cpu", "results": str(tmp_path / "made"), "ttt": room}
     write_text(tmp_path / "overlay.yaml", yaml.safe_dump(overlay))
     return tmp_path
 
@@ -549,6 +551,31 @@ def test_what_cannot_be_opened_ends_in_one_sentence(
     assert out == ""
     assert err.startswith("mneme: ")
     assert sentence.format(**names) in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ({"threads": 0}, "config.threads must be at least 1, got 0"),
+        ({"device": "gpu"}, "config.device must be one of 'auto', 'cpu', 'cuda', got 'gpu'"),
+        ({"ttt": {"chat": {"run": "nobody"}}}, "config.ttt.chat.run must be a run with fast"),
+        ({"ttt": {"chat": {"exchange": 5}}}, "config.ttt.chat.exchange is not a known key; did"),
+        ({"ttt": {"recipes": {"text": {"inner": {"chunk": 99}}}}}, "text.inner.chunk must be at m"),
+        ({"ttt": 3}, "config.ttt must be a block of keys, got 3"),
+    ],
+)
+def test_the_whole_configuration_is_checked_before_anything_is_said(
+    monkeypatch, capsys, results, mistake, sentence
+):
+    write_text(results / "wrong.yaml", yaml.safe_dump(mistake))
+    overlays = [str(results / name) for name in ("overlay.yaml", "wrong.yaml")]
+    monkeypatch.chdir(ROOT)
+    assert main(["chat", "--configfile", *overlays]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mneme: config.")
+    assert sentence in err
     assert err.count("\n") == 1
 
 

@@ -25,6 +25,7 @@ from mneme.ttt.context_documents import (
     text_documents,
 )
 from mneme.ttt.corpus_config import CorpusConfig, MarkovConfig
+from mneme.ttt.inner import InnerLossError
 from mneme.ttt.material import markov_material, text_material
 
 KINDS = ("own", "shuffled", "sentences", "other", "random", "none")
@@ -57,7 +58,8 @@ def set_of(**changes):
 
 def context_config(**changes):
     values = {"sets": {"talks": SET}, "kinds": list(KINDS), "batch": 4, "resamples": 200}
-    return build(ContextConfig, values | {"dynamic": DYNAMIC} | changes, where="context")
+    few = {"dynamic": DYNAMIC, "untrained_kinds": ["own", "none"]}
+    return build(ContextConfig, values | few | changes, where="context")
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +227,7 @@ def test_arms_are_measured_with_their_own_contexts():
     config = context_config()
     assert kinds_of("second", config) == kinds_of("first", config) == KINDS
     assert kinds_of("dynamic", config) == ("own", "other", "none")
+    assert kinds_of("untrained", config) == ("own", "none")
     assert kinds_of("full", config) == kinds_of("two_mlp", config) == ("none",)
 
 
@@ -355,13 +358,71 @@ def test_text_documents_are_cut_and_marked():
 # --- errors
 
 
-def test_a_loss_that_is_no_number_is_told(model_of, inner_of, documents):
-    model = model_of("sliding")
+@pytest.mark.parametrize(("batch", "document"), [(6, 3), (2, 3), (1, 2)])
+def test_a_loss_that_is_no_number_names_document_and_chunk(model_of, documents, batch, document):
+    model = model_of("sliding", blocks=2)
     with torch.no_grad():
-        model.norm.weight.fill_(float("inf"))
+        model.embedding.weight[6] = torch.nan
+    tokens_NT = documents.tokens_NT % 6
+    tokens_NT[document, 21] = 6  # chunk 5 of 4 tokens
+    spoiled = Documents(**{**vars(documents), "tokens_NT": tokens_NT})
+    config = context_config(dynamic=DYNAMIC | {"batch": batch})
+    reader = DynamicReader(model, config.dynamic, 0.1)
+    told = f"^the loss of chunk 5 of test document {document}, read from its beginning, is not fin"
+    with pytest.raises(ReadingError, match=told):
+        read_all(reader, spoiled, set_of(contexts=[]), arm="dynamic", kinds=())
+
+
+def test_a_context_that_spoils_the_weights_names_document_and_chunk(model_of, documents):
+    """Any update makes the weights no numbers; the text itself is read without one."""
+    model = model_of("sliding", blocks=2)
     reader = DynamicReader(model, context_config().dynamic, 0.1)
-    with pytest.raises(ReadingError, match="not finite"):
-        read_all(reader, documents, set_of(), arm="dynamic", kinds=())
+    after, fine = reader.after, reader.losses
+
+    class Spoiled:
+        batch, chunk = 4, 4
+        losses = staticmethod(fine)
+
+        @staticmethod
+        def after(context_BA):
+            held = after(context_BA)
+            return held if context_BA is None else lambda own: held(own) * torch.nan
+
+    told = "^the loss of chunk 0 of test document 0, after a context was learnt, is not finite"
+    with pytest.raises(ReadingError, match=told):
+        read_all(Spoiled(), documents, set_of(contexts=[]), arm="dynamic", kinds=("none", "own"))
+
+
+def test_fast_weights_that_diverge_on_a_test_document_name_the_chunk(model_of, inner_of, documents):
+    reader = InnerReader(model_of("second"), inner_of(learning_rate=1e200), 4)
+    with pytest.raises(InnerLossError, match="of chunk 1 is not finite"):
+        read_all(reader, documents, set_of(), arm="second")
+
+
+# --- a network that was never trained
+
+
+def test_an_untrained_network_gains_from_its_own_text_too(model_of, inner_of):
+    """Learning at test time is memory by itself: a baseline for what training adds, no null."""
+    generator = np.random.default_rng(1)
+    tokens_NT = np.tile(generator.integers(7, size=(8, 4)), (1, 10))  # each repeats a text
+    documents = Documents(
+        tokens_NT=tokens_NT,
+        lengths_N=np.full(8, 40),
+        group_N=np.arange(8),
+        ends_NT=None,
+        plain=np.arange(7),
+        ideals={},
+    )
+    model, few = model_of("untrained"), ("own", "other", "none")
+    found, still = (
+        read_all(InnerReader(model, inner, 4), documents, set_of(), arm="untrained", kinds=few)
+        for inner in (inner_of(clip=1.0), inner_of(learning_rate=0.0))
+    )
+    assert "length_XL" not in found, "not followed over lengths"
+    assert (found["loss_own_M"] - found["loss_other_M"]).mean() < -0.2
+    assert (found["loss_own_M"] - found["loss_none_M"]).mean() < -0.2
+    np.testing.assert_array_equal(still["loss_own_M"], still["loss_other_M"])
 
 
 @pytest.mark.parametrize(
@@ -387,6 +448,8 @@ def test_sets_that_cannot_be(changes, message):
         ({"sets": {}}, "sets must be one or more"),
         ({"kinds": ["own", "other"]}, "kinds must be different ones, with own and none"),
         ({"kinds": ["own", "none"]}, "dynamic.kinds must be a part of kinds"),
+        ({"untrained_kinds": ["own", "new"]}, "untrained_kinds"),
+        ({"untrained_kinds": ["own"]}, "untrained_kinds must be empty, or with own and none"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"resamples": 10}, "resamples must be at least 100"),
     ],

@@ -48,6 +48,7 @@ def config_of(**sets):
         "kinds": ["own", "shuffled", "other", "none"],
         "batch": 4,
         "resamples": 500,
+        "untrained_kinds": ["own", "none"],
         "dynamic": DYNAMIC,
     }
     return build(ContextConfig, values, where="context")
@@ -80,6 +81,7 @@ def plain(arrays, *, each="plays"):
 
 def run_of(*arrays, arm="second", corpus="text", **changes):
     settings = {"recipe": "r", "receptive_field": FIELD, "control_of": None, "further": {}}
+    settings |= {"steps_factor": 1.0, "tried": 3}
     values = {"arm": arm, "corpus": corpus, "readings": arrays, "seeds": tuple(range(len(arrays)))}
     return MeasuredRun(**settings | values | changes)
 
@@ -247,6 +249,42 @@ def test_seeds_of_two_runs_are_not_paired(three):
     np.testing.assert_allclose(seeds, np.subtract(own, base))
 
 
+def test_a_network_that_was_never_trained_is_compared_by_the_worth_of_contexts_alone():
+    """Meta-training planted to add .3 to what own text is worth to any network."""
+    fresh = readings(6.0, own=0.2, seed=1)
+    runs = {
+        "b": run_of(readings(2.0, own=0.5, slope=0.5)),
+        "f": run_of(fresh, arm="untrained", control_of="b"),
+        "s": run_of(plain(readings(2.0, seed=2)), arm="sliding"),
+    }
+    blocks = report(runs)
+    for metric in ("own_minus_other", "own_minus_shuffled", "own_minus_none"):
+        assert row(blocks, "f", f"plays_{metric}")["value"] == pytest.approx(-0.2, abs=0.05)
+        found = row(blocks, "b", f"plays_{metric}_minus_f")
+        assert found["value"] == pytest.approx(-0.3, abs=0.06)
+        assert found["high"] < -0.2
+    assert row(blocks, "b", "plays_harm_minus_f")["value"] == pytest.approx(0, abs=0.06)
+    names = {r["metric"] for r in blocks["b"]["rows"] if r["metric"].endswith("_minus_f")}
+    assert len(names) == 4, "its losses are no measure of anything"
+    for name in ("f", "s"):
+        assert not [r for r in blocks[name]["rows"] if r["metric"].endswith("_minus_f")]
+    assert not [r for r in blocks["f"]["rows"] if r["metric"].endswith("_minus_s")]
+    assert row(blocks, "f", "configurations_tried")["value"] == 3
+
+
+def test_a_training_at_equal_time_is_one_more_run_to_be_set_against():
+    runs = {
+        "b": run_of(readings(2.0)),
+        "s": run_of(plain(readings(2.4, seed=2)), arm="sliding"),
+        "s_long": run_of(plain(readings(2.1, seed=3)), arm="sliding", steps_factor=2.5),
+    }
+    blocks = report(runs)
+    assert row(blocks, "b", "plays_nll_minus_s")["value"] == pytest.approx(-0.4, abs=0.05)
+    assert row(blocks, "b", "plays_nll_minus_s_long")["value"] == pytest.approx(-0.1, abs=0.05)
+    assert blocks["s_long"]["steps_factor"] == 2.5
+    assert not [r for r in blocks["s_long"]["rows"] if "_minus_s" in r["metric"]]
+
+
 def test_other_documents_are_refused():
     moved = readings(2.0, seed=1)
     moved["plays/document_N"] = moved["plays/document_N"] + 1
@@ -360,7 +398,7 @@ def history(seconds, losses, **last):
 
 def test_trainings_at_equal_tokens_and_at_equal_time():
     runs = {
-        name: RunConfig(recipe="r", arm=arm, control_of=None)
+        name: RunConfig(recipe="r", arm=arm, steps_factor=1.0, control_of=None)
         for name, arm in (("s", "sliding"), ("b", "second"))
     }
     slow = [
@@ -368,7 +406,7 @@ def test_trainings_at_equal_tokens_and_at_equal_time():
         history(40.0, [5, 4, 3, 2], inner_norm=0.7, clipped=0.0),
     ]
     quick = [history(20.0, [4.0, 2.5]), history(20.0, [4.0, 2.5])]
-    blocks = model_runs(runs, {"s": quick, "b": slow}, seeds=(0, 1))
+    blocks = model_runs(runs, {"s": quick, "b": slow}, tried={"r": 4}, seeds=(0, 1))
     assert row(blocks, "b", "val_nll")["value"] == 1.5
     assert row(blocks, "b", "val_nll", seed=1)["value"] == 2
     assert row(blocks, "b", "val_nll_equal_time")["value"] == 3.5  # after 20 s of 40
@@ -379,6 +417,28 @@ def test_trainings_at_equal_tokens_and_at_equal_time():
     assert row(blocks, "b", "clipped")["value"] == 0.125
     assert "inner_norm" not in {r["metric"] for r in blocks["s"]["rows"]}
     assert "code" not in blocks["b"]["history"][0]
+
+
+def test_a_run_that_trains_longer_is_set_against_the_time_of_another():
+    runs = {
+        "s": RunConfig(recipe="r", arm="sliding", steps_factor=1.0, control_of="b"),
+        "a_long": RunConfig(recipe="r", arm="sliding", steps_factor=2.0, control_of="b"),
+        "b": RunConfig(recipe="r", arm="second", steps_factor=1.0, control_of=None),
+    }
+    slow = [history(40.0, [4, 2], val_nll_frozen=6.0), history(60.0, [4, 2], val_nll_frozen=7.0)]
+    quick, long = [history(20.0, [3, 3])] * 2, [history(44.0, [3, 1]), history(52.0, [3, 1])]
+    files = {"a_long": long, "b": slow, "s": quick}
+    blocks = model_runs(runs, files, tried={"r": 4}, seeds=(0, 1))
+    assert row(blocks, "a_long", "train_s_share")["value"] == pytest.approx(48 / 50)
+    assert blocks["a_long"]["steps_factor"] == 2
+    # time a token is against the sliding window at equal tokens, whatever the names' order
+    assert row(blocks, "b", "time_per_token")["value"] == pytest.approx(2.5)
+    for name in ("s", "b"):
+        assert "train_s_share" not in {r["metric"] for r in blocks[name]["rows"]}
+    assert row(blocks, "b", "val_nll_frozen")["value"] == 6.5
+    assert "val_nll_frozen" not in {r["metric"] for r in blocks["s"]["rows"]}
+    assert row(blocks, "s", "configurations_tried")["value"] == 4
+    assert row(blocks, "s", "configurations_tried")["control_of"] == "b"
 
 
 def test_losses_between_readings():

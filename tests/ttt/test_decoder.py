@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mneme.core.seeds import torch_generator
+from mneme.ttt import decoder
 from mneme.ttt.config import InnerConfig, ModelConfig
 from mneme.ttt.decoder import DecodeState, begin, extend, flush, generate, learning, prefill, step
 from mneme.ttt.fast import FastWeights, FastWeightsError
@@ -204,8 +205,9 @@ def test_the_cost_of_a_token_does_not_grow_with_its_position():
         now = slice(period * CHUNK, (period + 1) * CHUNK)
         assert keys[now] == keys[2 * CHUNK : 3 * CHUNK]
         assert memory[now] == memory[2 * CHUNK : 3 * CHUNK]
-    # Three calls of a new token, and two of the chunk's second run.
-    assert max(map(sum, keys)) == 3 * WINDOW + 2 * (WINDOW - 1 + CHUNK)
+    # Three calls of a new token, and one of the chunk's second run: of the two blocks with fast
+    # weights, the first one's attention comes before them.
+    assert max(map(sum, keys)) == 3 * WINDOW + (WINDOW - 1 + CHUNK)
     grown, more = costs["full"]
     assert sum(grown[-1]) == 3 * len(grown)
     assert more[-1] > 2 * more[len(more) // 4]
@@ -245,10 +247,57 @@ def test_generate_yields_what_it_draws_and_the_state_before_it(model):
     assert list(generate(model, logits_BV, state, draw=lambda one: one, limit=0)) == []
 
 
-def test_fast_weights_that_diverge_stop_the_decoding(model):
+@pytest.mark.parametrize("place", [0, 3, 4, 9, 11])
+def test_what_is_not_finite_names_the_chunk_however_it_is_read(monkeypatch, place):
+    """Predictions are no numbers from some place of the stream on."""
+    broken, tokens_BT = network(), draw(B, T)
+    suffix = broken.suffix
+
+    def spoiled(x_BCD, fast, past, **options):
+        logits_BCV, after = suffix(x_BCD, fast, past, **options)
+        begun = 0 if past is None else past.position
+        late_C = torch.arange(begun, begun + x_BCD.shape[1]) >= place
+        return logits_BCV.masked_fill(late_C[:, None], torch.nan), after
+
+    monkeypatch.setattr(broken, "suffix", spoiled)
+    told = rf"of chunk {place // CHUNK} is not finite"
+    with pytest.raises(InnerLossError, match=told + " while decoding"):
+        by_steps(broken, tokens_BT, begin(broken, B, INNER))
+    with pytest.raises(InnerLossError, match=told):
+        prefill(broken, tokens_BT, INNER)
+    _, state = prefill(broken, tokens_BT[:, :place], INNER) if place else (None, None)
+    state = begin(broken, B, INNER) if state is None else state
+    with pytest.raises(InnerLossError, match=told):
+        extend(broken, tokens_BT[:, place:], state)
+
+
+def test_fast_weights_that_diverge_stop_the_decoding_and_name_the_chunk(model):
+    """The first chunk's update is too large: the second one's predictions are no numbers."""
     wild = InnerConfig(chunk=CHUNK, learning_rate=1e200, clip=1.0)
-    with pytest.raises(InnerLossError, match="not finite"):
+    told = "^the prediction of chunk 1 is not finite while decoding: lower inner.learning_rate, or"
+    with pytest.raises(InnerLossError, match=told):
         by_steps(model, draw(1, 5 * CHUNK), begin(model, 1, wild))
+
+
+def test_an_update_that_is_not_finite_names_its_chunk(model, monkeypatch):
+    """Predictions may be finite and the gradient not."""
+    made = decoder.learn
+
+    def learn(*args, **kwargs):
+        step = made(*args, **kwargs)
+        return step._replace(norm_B=step.norm_B * (torch.inf if args[4] is not None else 1))
+
+    monkeypatch.setattr(decoder, "learn", learn)
+    with pytest.raises(InnerLossError, match=r"^the inner loss of chunk 1 is not finite while d"):
+        by_steps(model, draw(1, 5 * CHUNK), begin(model, 1, INNER))
+
+
+def test_a_network_that_learns_nothing_is_left_to_the_sampler():
+    broken = network()
+    with torch.no_grad():
+        broken.norm.weight.fill_(torch.nan)
+    logits_BTV, _ = by_steps(broken, draw(1, 2), begin(broken, 1, None))
+    assert logits_BTV.isnan().all()
 
 
 def test_the_trained_weights_stay_as_they_are(model):

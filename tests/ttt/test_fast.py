@@ -8,6 +8,7 @@ from torch import nn
 
 from mneme.core.seeds import torch_generator
 from mneme.ttt.fast import FastWeights, FastWeightsError, matrix_of, square_norm
+from mneme.ttt.inner import read
 
 
 def filled(fast, seed=0):
@@ -35,7 +36,7 @@ class Adapted(nn.Module):
 # --- known answers
 
 
-def test_w0_is_the_model_bit_for_bit_and_takes_no_memory(model_of):
+def test_w0_is_the_model_bit_for_bit_and_takes_no_memory_for_the_batch(model_of):
     model = model_of()
     fast = FastWeights.init(model, 3)
     assert tuple(fast) == model.fast_names()
@@ -43,7 +44,25 @@ def test_w0_is_the_model_bit_for_bit_and_takes_no_memory(model_of):
     for name, w in fast.items():
         own = model.get_submodule(name).weight
         assert w.shape == (3, *own.shape)
-        assert w.data_ptr() == own.data_ptr()
+        assert all(torch.equal(row, own) for row in w)
+        assert w.untyped_storage().nbytes() == own.untyped_storage().nbytes()
+
+
+def test_all_weights_are_laid_out_as_gradients_come(model_of, tokens_of, inner_of):
+    """One layout of memory, wherever they come from: equal weights give equal numbers."""
+    model = model_of()
+    start = FastWeights.init(model, 2)
+    learnt = read(model, tokens_of(2, 9), inner_of()).state.fast
+    loaded = FastWeights.load(learnt.save(), model)
+    places = FastWeights({name: w[[1, 0]] for name, w in learnt.items()})
+    for fast in (start, learnt, loaded, places, learnt.row(1), FastWeights.join([learnt, start])):
+        assert all(w.stride(1) == 1 for w in fast.values())
+    x, _ = model.prefix(tokens_of(2, 7, seed=3))
+    logits = [model.suffix(x, fast, None)[0] for fast in (learnt, loaded)]
+    assert torch.equal(*logits)
+    still = read(model, tokens_of(2, 9), inner_of(learning_rate=0.0), flush=True).state.fast
+    logits = [model.suffix(x, fast, None)[0] for fast in (start, still)]
+    assert torch.equal(*logits)
 
 
 def test_a_step_by_hand(inner_of):

@@ -200,43 +200,58 @@ def test_seed_changes_initial_weights_and_order(tmp_path):
 
 def test_inner_rate_warms_up_and_validation_reads_at_the_full_rate(monkeypatch):
     told, read_at = [], []
-    meta, reader = fit_module.meta_reading, fit_module.read
+    meta, reader = fit_module.meta_reading, fit_module.validation_losses
 
     def spy(model, tokens, inner, training, *, arm, step):
         told.append((step, arm, inner.learning_rate))
         return meta(model, tokens, inner, training, arm=arm, step=step)
 
-    def spied(model, tokens, inner, **options):
-        read_at.append((inner.learning_rate, options["update"]))
-        return reader(model, tokens, inner, **options)
+    def spied(model, tokens, inner, training, **options):
+        read_at.append((inner.learning_rate, options["update"], options["step"]))
+        return reader(model, tokens, inner, training, **options)
 
     monkeypatch.setattr(fit_module, "meta_reading", spy)
-    monkeypatch.setattr(fit_module, "read", spied)
+    monkeypatch.setattr(fit_module, "validation_losses", spied)
     course = course_of(micro_batch=4, eval_every=1)
     for index in range(4):
         course.step(index)
     assert told == [
         (i, "second", pytest.approx(r)) for i, r in enumerate([0.125, 0.25, 0.375, 0.5])
     ]
-    assert read_at == [(0.5, True)] * 4
-    course_of("two_mlp").validation_nll()
-    assert read_at[-1] == (0.5, False)
+    assert read_at == [(0.5, learns, step) for step in range(4) for learns in (True, False)]
+    read_at.clear()
+    assert course_of("two_mlp").validation(step=7).keys() == {"val_nll"}
+    assert len(read_at) == 2  # micro-batches
 
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_validation_loss_is_the_mean_over_sequences_alone(arm):
     course = course_of(arm)
-    losses = []
+    losses, still = [], []
     for row in torch.from_numpy(Cycles().validation(3, 14)):
-        update = arm in ("first", "second")
-        if update:
-            alone = read(course.model, row[None], course.inner, update=True).nll_BT[0]
-        else:
-            log_p = course.model(row[None])[0, :-1].log_softmax(-1)
-            alone = -log_p.gather(1, row[1:, None])[:, 0]
-        losses.append(alone.detach())
-    wanted = torch.cat(losses).mean().item()
-    assert course.validation_nll() == pytest.approx(wanted, rel=1e-10)
+        log_p = course.model(row[None])[0, :-1].log_softmax(-1)
+        still.append(-log_p.gather(1, row[1:, None])[:, 0].detach())
+        if arm in ("first", "second"):
+            losses.append(read(course.model, row[None], course.inner, update=True).nll_BT[0])
+    frozen = torch.cat(still).mean().item()
+    found = course.validation(step=0)
+    if not losses:
+        assert found == {"val_nll": pytest.approx(frozen, rel=1e-10)}
+        return
+    assert found["val_nll"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-10)
+    assert found["val_nll_frozen"] == pytest.approx(frozen, rel=1e-10)
+    assert found["val_nll_frozen"] != pytest.approx(found["val_nll"], rel=1e-6)
+
+
+def test_a_split_in_sequences_of_one_chunk_is_validated_with_its_update():
+    """As the source trains: its validation must tell what an update is worth."""
+    course = course_of(objective="split", tokens=4)
+    found = course.validation(step=0)
+    assert abs(found["val_nll"] - found["val_nll_frozen"]) > 1e-4
+    rows = torch.from_numpy(Cycles().validation(3, 4))
+    state = read(course.model, rows[:, :3], course.inner, flush=True).state
+    rest = read(course.model, rows[:, 2:], course.inner, state=state, update=False).nll_BT
+    assert found["val_nll"] == pytest.approx(rest.mean().item(), rel=1e-10)
 
 
 def test_validation_leaves_the_training_as_it_is():
@@ -253,7 +268,8 @@ def test_history_is_plain_and_tells_the_inner_loop(tmp_path):
     assert [p["step"] for p in history["points"]] == [2, 4, 5]
     assert json.loads(json.dumps(history, allow_nan=False)) == history
     for point in history["points"]:
-        assert point.keys() == {"step", "train_loss", "inner_norm", "clipped", "val_nll"}
+        read_of = {"val_nll", "val_nll_frozen"}
+        assert point.keys() == {"step", "train_loss", "inner_norm", "clipped"} | read_of
         assert point["inner_norm"] > 0
         assert 0 <= point["clipped"] <= 1
     assert history["tokens"] == 5 * 4 * 14
@@ -312,6 +328,18 @@ def test_a_gradient_that_is_no_number_names_the_step(monkeypatch, arm):
     )
     with pytest.raises(DivergedError, match=r"gradient norm is inf at step 3: lower learning_rate"):
         course.step(3)
+
+
+def test_a_validation_loss_that_is_no_number_names_step_and_chunk(monkeypatch):
+    course = course_of("second", eval_every=1)
+    monkeypatch.setattr(course.optimizer, "step", lambda: spoil(course.model))
+    with pytest.raises(InnerLossError, match=r"chunk 0 at step 3 is not finite"):
+        course.step(3)
+
+
+def spoil(model):
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
 
 
 def test_a_loss_that_is_no_number_names_the_step():

@@ -13,11 +13,14 @@ import torch
 
 from mneme.core.config import ConfigError
 from mneme.core.seeds import numpy_generator
+from mneme.ttt import grid
 from mneme.ttt.config import InnerConfig
-from mneme.ttt.grid import adapted, measure_grid, sweep
+from mneme.ttt.fast import FastWeights
+from mneme.ttt.grid import adapted, measure_grid
 from mneme.ttt.grid_config import GridConfig, GridRecipeConfig, SweepConfig
+from mneme.ttt.grid_sweep import sweep
 from mneme.ttt.grid_texts import CONTROLS, Refused, contexts_of, grid_texts
-from mneme.ttt.inner import ReaderState, read
+from mneme.ttt.inner import InnerLossError, ReaderState, read
 from mneme.ttt.statements import STATEMENTS, pieces
 
 WORDS = 23
@@ -332,3 +335,39 @@ def test_settings_name_what_is_wrong():
         GridRecipeConfig(max_tokens=3, source_measure=False, sweep=None)
     with pytest.raises(ConfigError, match="learning_rates must be above 0"):
         SweepConfig(learning_rates=(0.0,), chunks=(1,), prompts=2, adapt_ratio=0.5, repeats=1)
+
+
+# --- what is not finite, and how much is held
+
+
+def test_a_loss_that_is_no_number_names_its_chunk(texts, model):
+    """Weights that a context left are far too large; a setting of the sweep tells it as reason."""
+    wild = InnerConfig(chunk=2, learning_rate=1e200, clip=1.0)
+    contexts = drawn(texts)
+    with pytest.raises(InnerLossError, match=r"of chunk \d+ is not finite"):
+        measure_grid(model, texts, contexts, wild, batch=9, source_measure=False)
+    counted = grid._counted(model, texts, 0)[0]
+    fast = FastWeights.init(model, 1).detached()
+    spoiled = FastWeights({name: w * torch.nan for name, w in fast.items()})
+    chunk = counted.start // 2
+    told = f"^the loss of chunk {chunk} is not finite after a context was learnt: lower inner"
+    with pytest.raises(InnerLossError, match=told):
+        counted.loss(model, spoiled, wild)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 9])
+def test_no_more_than_a_batch_is_learnt_at_once(monkeypatch, texts, model_of, inner_of, batch):
+    """As with the source's 64 tokens, one chunk: there all cells of all streams end in it."""
+    model, inner = model_of("second", vocabulary=WORDS, window=48), inner_of(chunk=48)
+    rows = []
+    reading = grid.read
+
+    def counting(model, tokens_BT, *args, **kwargs):
+        rows.append(len(tokens_BT))
+        return reading(model, tokens_BT, *args, **kwargs)
+
+    monkeypatch.setattr(grid, "read", counting)
+    made = list(adapted(model, texts, drawn(texts), inner, batch=batch))
+    assert max(rows) <= batch
+    wanted = [(context, cell) for context in drawn(texts) for cell in range(4)]
+    assert len(made) == len(wanted) > 9

@@ -66,6 +66,7 @@ def measured(*readings, net="base", against=(), sweeps=(), seeds=None, control_o
         readings=readings,
         sweeps=sweeps,
         against=against,
+        tried=6,
         control_of=control_of,
     )
 

@@ -13,7 +13,8 @@ import torch
 
 from mneme.core.config import ConfigError
 from mneme.ttt.fast import FastWeights
-from mneme.ttt.inner import InnerLossError, ReaderState, learn, nll_of, read
+from mneme.ttt.inner import InnerLossError, ReaderState, learn, read
+from mneme.ttt.nll import nll_of
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 LENGTH = 15
@@ -342,3 +343,9 @@ def test_a_loss_that_is_not_finite_names_step_and_chunk(model_of, tokens_of, inn
         read(model, tokens, inner_of(), order=order)
     with pytest.raises(InnerLossError, match="of chunk 1 at step 3 is not finite"):
         read(model, tokens[:, :9], exploding, order=order, step=3)
+    # Read on, and read at once without learning: chunks are counted from the stream's start.
+    state = read(model, tokens[:, :5], inner_of(), order=order).state
+    with pytest.raises(InnerLossError, match="of chunk 2 is not finite"):
+        read(model, tokens[:, 4:], inner_of(), state=state, order=order)
+    with pytest.raises(InnerLossError, match="of chunk 2 is not finite"):
+        read(model, tokens, inner_of(), update=False, order=order)

@@ -11,7 +11,14 @@ from mneme.core.config import ConfigError
 from mneme.core.seeds import torch_generator
 from mneme.ttt.config import InnerConfig, ModelConfig, TrainingConfig
 from mneme.ttt.inner import InnerLossError, read
-from mneme.ttt.meta import adapted_tokens, inner_at, inner_share, meta_loss, meta_reading
+from mneme.ttt.meta import (
+    adapted_tokens,
+    inner_at,
+    inner_share,
+    meta_loss,
+    meta_reading,
+    validation_losses,
+)
 from mneme.ttt.model import build_model
 
 SIZES = ModelConfig(
@@ -195,6 +202,33 @@ def test_other_arms_count_every_token_once(tokens, arm):
     wanted = [log_p[b, t, tokens[b, t + 1]] for b in range(2) for t in range(18)]
     assert reading.loss.item() == pytest.approx(-sum(wanted).item() / 36, rel=1e-12)
     assert reading.norms_BI is None
+
+
+@OBJECTIVES
+def test_validation_reads_what_the_objective_counts_one_sequence_at_a_time(model, tokens, training):
+    found_BT = validation_losses(model, tokens, INNER, training, arm="second")
+    assert found_BT.shape == (2, 18 if training.objective == "all_chunks" else 7)
+    slow = slow_loss(model, tokens, training).item()
+    assert found_BT.mean().item() == pytest.approx(slow, rel=1e-11)
+    frozen_BT = validation_losses(model, tokens, INNER, training, arm="second", update=False)
+    log_p = model(tokens)[:, :-1].log_softmax(-1)
+    plain_BT = -log_p.gather(2, tokens[:, 1:, None])[..., 0].detach()
+    torch.testing.assert_close(frozen_BT, plain_BT[:, -found_BT.shape[1] :], rtol=0, atol=1e-11)
+    assert (found_BT - frozen_BT)[:, -1].abs().min() > 1e-3, "updates were made and seen"
+    others_BT = validation_losses(model, tokens, INNER, training, arm="two_mlp")
+    torch.testing.assert_close(others_BT, frozen_BT, rtol=0, atol=1e-11)
+
+
+def test_a_split_within_one_chunk_is_validated_with_its_update(model, tokens):
+    """The source's shape: as many tokens as a chunk, so a plain reading would see no update."""
+    inner = dataclasses.replace(INNER, chunk=5)
+    few = dataclasses.replace(SPLIT, tokens=5, adapt_share=0.4)
+    learnt, still = (
+        validation_losses(model, tokens[:, :6], inner, few, arm="second", update=update)
+        for update in (True, False)
+    )
+    assert learnt.shape == (2, 3)
+    assert (learnt - still).abs().min() > 1e-4
 
 
 def test_only_updates_that_a_counted_loss_sees_are_made(model, tokens):

@@ -53,7 +53,9 @@ OF = {
 """Rules with a job a name -> the names, as `rules/ttt.smk` constrains its wildcards."""
 WHOLE = [(rule, None) for rule in STAGES if rule not in OF]
 ADAPTERS = ["tinylora", "permuted", "original"]
-DYNAMIC = {"recipe": "text", "arm": "dynamic", "control_of": "text_sliding"}
+SLIDING = {"recipe": "text", "arm": "sliding", "steps_factor": 1, "control_of": None}
+LONGER = {**SLIDING, "steps_factor": 2.5, "control_of": "text_second"}
+DYNAMIC = {"recipe": "text", "arm": "dynamic", "steps_factor": 1, "control_of": "text_sliding"}
 
 
 @functools.cache
@@ -183,7 +185,7 @@ def test_every_rule_is_told_what_its_script_asks_for(size):
 
 def require_told(found, name, config):
     run = config.runs[name]
-    recipe = config.recipes[run.recipe]
+    recipe = config.recipe(name)
     assert isinstance(found, TrainedConfig)
     assert (found.name, found.arm, found.recipe_name) == (name, run.arm, run.recipe)
     assert found.recipe == recipe
@@ -213,7 +215,7 @@ def test_reports_are_told_of_the_runs_they_read(size):
     assert told["ttt_adapter", None]["resamples"] == config.adapter.resamples
 
 
-BOTH = ["text_second", "text_sliding", "text_dynamic"]
+BOTH = ["text_second", "text_sliding", "text_dynamic", "text_untrained"]
 FITTED_TEXT = ["text_second", "text_sliding"]
 MARKOVS = ["markov_second", "markov_first", "markov_sliding"]
 
@@ -266,7 +268,7 @@ def told():
             [*of("ttt_fit", MARKOVS), *of("ttt_measure", MARKOVS), ("ttt_context", None)],
         ),
         (
-            {"recipes.original.model.qk_norm": False},
+            {"sizes.tiny.qk_norm": False},
             [("ttt_fit", "original"), ("ttt_adapter_fit", "original"), ("ttt_grid", None)],
         ),
         ({"markov.seed": 99}, of("ttt_fit", MARKOVS) + of("ttt_measure", MARKOVS)),
@@ -313,7 +315,9 @@ def test_an_edit_changes_what_its_own_jobs_are_told_and_nothing_else(told, chang
 
 
 def test_reports_alone_are_told_of_another_run(told):
-    further = {"runs.text_full": {"recipe": "text", "arm": "full", "control_of": None}}
+    further = {
+        "runs.text_full": {"recipe": "text", "arm": "full", "steps_factor": 1, "control_of": None}
+    }
     before, after = told, params(edited(further, WIDER))
     new = {("ttt_fit", "text_full"), ("ttt_measure", "text_full")}
     assert after.keys() - before.keys() == new
@@ -349,13 +353,13 @@ def test_addresses():
         f"results/ttt/fit/original/seed{seed}/history.json" for seed in (2, 0)
     ]
     assert paths.corpora == ["source_text", "text"]
-    assert paths.borrowed == ["source_text"]
+    assert paths.borrowed == ["source_text", "source_daily"]
     assert paths.read_corpora == ["text"]
     assert paths.prepared(MARKOV) == {}
     assert paths.prepared("text")["tokens"] == "results/ttt/prepare/text/tokens.npz"
-    assert set(paths.runs) - set(paths.fitted) == {"text_dynamic"}
+    assert set(paths.runs) - set(paths.fitted) == {"text_dynamic", "text_untrained"}
     assert paths.measured == sorted(MARKOVS + BOTH)
-    assert set(paths.measured) - set(paths.compared) == {"text_dynamic"}
+    assert set(paths.measured) - set(paths.compared) == {"text_dynamic", "text_untrained"}
     assert (paths.grid_adapters, paths.grid_runs, paths.grid_corpora) == (
         ["original", "tinylora"],
         ["original", "text_second"],
@@ -365,16 +369,69 @@ def test_addresses():
 
 
 def test_dynamic_evaluation_reads_with_the_weights_of_its_recipes_sliding_window():
-    paths = paths_of(load(WIDER))
+    # A longer training of the same arm stands beside it, first by name.
+    paths = paths_of(load(edited({"runs.a_longer": LONGER}, WIDER)))
     assert paths.weights_of("text_dynamic") == "text_sliding"
     assert all(paths.weights_of(name) == name for name in paths.fitted)
+    found = paths.weights("text_dynamic")
+    assert found == paths.seeded("fit", "text_sliding", "model.safetensors")
+    assert paths.weights("text_untrained") == []
+
+
+def test_an_arm_that_trains_as_long_as_another_has_more_steps_and_nothing_else():
+    config = load(edited({"runs.text_longer": LONGER}))
+    plain, longer = config.recipe("text_sliding"), config.recipe("text_longer")
+    assert (plain.training.steps, longer.training.steps) == (200, 500)
+    assert (plain.training.eval_every, longer.training.eval_every) == (40, 100)
+    same = dataclasses.replace(longer.training, steps=200, eval_every=40)
+    assert dataclasses.replace(longer, training=same) == plain
+    told = params(edited({"runs.text_longer": LONGER}))["ttt_fit", "text_longer"]
+    assert told["recipe"]["training"]["steps"] == 500
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_tells_how_many_configurations_were_tried(size):
+    config, told = load(room(size)), params(room(size))
+    for rule, recipes in {
+        "ttt_model": {config.runs[name].recipe for name in paths_of(config).fitted},
+        "ttt_context": {config.runs[name].recipe for name in paths_of(config).measured},
+        "ttt_grid": {config.runs[name].recipe for name in paths_of(config).grid_runs},
+    }.items():
+        assert told[rule, None]["tried"] == {r: config.tried.recipes[r] for r in recipes}
+    assert told["ttt_adapter", None]["tried"] == config.tried.adapters
+    assert set(config.tried.adapters) == set(config.adapter.runs)
+
+
+PARAMETERS = {
+    "tiny": (103e3, 104e3),
+    "small": (1e6, 3e6),
+    "125m": (80e6, 90e6),
+    "350m": (295e6, 310e6),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_named_sizes_are_what_they_say(name):
+    """Parameters besides embedding and head, counted on the network itself."""
+    import torch
+
+    from mneme.ttt.model import TTTTransformer
+
+    config = load(CONFIG).sizes[name]
+    with torch.device("meta"):
+        one, two = (TTTTransformer(config, arm, vocabulary=8) for arm in ("sliding", "second"))
+    counts = [sum(p.numel() for p in m.blocks.parameters()) for m in (one, two)]
+    low, high = PARAMETERS[name]
+    assert low < counts[0] <= high
+    assert counts[1] == pytest.approx(counts[0], rel=0.02)
+    assert config.ttt_blocks == max(config.blocks // 4, {"small": 2}.get(name, 1))
 
 
 def test_an_adapter_beside_another_one_is_no_adapter_of_the_grid():
     """Two forms on one run: the second stands beside the first, and the grid reads the first."""
     shared = {"form": "shared", "rank": None, "vector": None, "control_of": "tinylora"}
     further = {**CONFIG["adapter"]["runs"]["tinylora"], **shared}
-    config = load(edited({"adapter.runs.form": further}))
+    config = load(edited({"adapter.runs.form": further, "tried.adapters.form": 1}))
     assert paths_of(config).grid_adapters == ["original", "tinylora"]
 
 
@@ -395,7 +452,6 @@ def test_files_of_runs_are_never_mixed_up():
 
 BASE = CONFIG["adapter"]["runs"]["tinylora"]
 LOST = {**BASE, "base": "lost"}
-SLIDING = {"recipe": "text", "arm": "sliding", "control_of": None}
 TALKERS = "a run with fast weights on text: original, text_second"
 
 
@@ -409,11 +465,13 @@ TALKERS = "a run with fast weights on text: original, text_second"
         ),
         (
             {"recipes.text.corpus": "books"},
-            "recipes.text.corpus must be one of markov, source_text, text, got 'books'",
+            "recipes.text.corpus must be one of markov, source_daily, source_text, text, got "
+            "'books'",
         ),
         (
             {"corpora.markov": CONFIG["corpora"]["text"]},
-            "corpora must be without markov, which is drawn, got ['markov', 'source_text', 'text']",
+            "corpora must be without markov, which is drawn, got ['markov', 'source_daily', "
+            "'source_text', 'text']",
         ),
         (
             {"runs.text_sliding.control_of": "text"},
@@ -507,6 +565,44 @@ TALKERS = "a run with fast weights on text: original, text_second"
             "runs.text_dynamic.arm must be another arm: its weights are those of the recipe's "
             "one sliding run, got 'dynamic'",
         ),
+        (
+            {"runs.x": {**DYNAMIC, "arm": "untrained"}, "chat.run": "x"},
+            f"chat.run must be {TALKERS}",
+        ),
+        # sizes
+        (
+            {"recipes.text.size": "huge"},
+            "recipes.text.size must be one of 125m, 350m, chains, mini, small, tiny, got 'huge'",
+        ),
+        (
+            {"recipes.text.inner.chunk": 33},
+            "recipes.text.inner.chunk must be at most the window (k = 32): k >= b, got 33",
+        ),
+        # trained for longer
+        (
+            {"runs.text_second.steps_factor": 2},
+            "runs.text_second.steps_factor must be 1 for arm second: only first and sliding may "
+            "train longer, got 2.0",
+        ),
+        (
+            {"runs.text_sliding.steps_factor": 0.5},
+            "runs.text_sliding.steps_factor must be 1 to 100",
+        ),
+        *(
+            (
+                {"runs.x": {**LONGER, "control_of": other}},
+                "runs.x.steps_factor must be 1, unless control_of is a trained run of its recipe, "
+                "whose time it is given, got 2.5",
+            )
+            for other in (None, "markov_second", "text_untrained")
+        ),
+        # counts
+        (
+            {"tried.recipes.text": KeyError},
+            "tried.recipes must be one count for each of markov, original, text, got ['markov', "
+            "'original']",
+        ),
+        ({"tried.adapters.tinylora": 0}, "tried.adapters.tinylora must be at least 1, got 0"),
         # two alike
         ({"seeds": [0, 1, 0]}, "seeds must be different ones, at least one, got (0, 1, 0)"),
         ({"seeds": []}, "seeds must be different ones, at least one, got ()"),
@@ -549,7 +645,7 @@ TALKERS = "a run with fast weights on text: original, text_second"
         ({"seeds": 0}, "seeds must be a list, got 0"),
         ({"recipes.text.training.steps": 3.0}, "recipes.text.training.steps must be int, got 3.0"),
         ({"recipes.text.training.batch": True}, "recipes.text.training.batch must be int"),
-        ({"recipes.text.model.tied": 1}, "recipes.text.model.tied must be bool, got 1"),
+        ({"sizes.mini.tied": 1}, "sizes.mini.tied must be bool, got 1"),
         (
             {"recipes.text.training.learning_rate": "3e-3"},
             "recipes.text.training.learning_rate must be float, got '3e-3' (YAML reads 1e-4 as "
@@ -558,7 +654,7 @@ TALKERS = "a run with fast weights on text: original, text_second"
         (
             {"runs.text_second.arm": "secnd"},
             "runs.text_second.arm must be one of 'full', 'sliding', 'two_mlp', 'dynamic', "
-            "'first', 'second', got 'secnd'",
+            "'first', 'second', 'untrained', got 'secnd'",
         ),
         (
             {"recipes.text.training.objective": "both"},
@@ -594,7 +690,14 @@ RECIPE = {
     ("changes", "sentence"),
     [
         ({"inner.chunk": 33}, "inner.chunk must be at most the window (k = 32): k >= b, got 33"),
-        ({"model.window": 513}, "model.window must be at most training.tokens = 512, got 513"),
+        (
+            {"model.window": 513},
+            "training.tokens must be at least the window (k = 513), got 512",
+        ),
+        (
+            {"training.tokens": 32},
+            "training.tokens must be above inner.chunk = 32, or no loss sees an update, got 32",
+        ),
         ({"model.blocks": 0}, "model.blocks must be at least 1, got 0"),
         ({"model.width": 0}, "model.width must be at least 1, got 0"),
         ({"model.heads": 0}, "model.heads must be at least 1, got 0"),
@@ -638,12 +741,15 @@ def test_mistakes_in_a_recipe(changes, sentence):
 
 def test_limits_are_within():
     least = {
-        **{"inner.chunk": 32, "inner.learning_rate": 0, "training.tokens": 32},
+        **{"inner.chunk": 32, "inner.learning_rate": 0, "training.tokens": 33},
         **{"training.warmup": 139, "training.inner_start": 1, "model.ttt_blocks": 4},
         **{"model.rope_base": None, "model.width": 100},  # without rotation heads may be odd
     }
     found = build(RecipeConfig, edited(least, RECIPE), where="recipe")
-    assert found.inner.chunk == found.model.window == found.training.tokens == 32
+    assert found.inner.chunk == found.model.window == found.training.tokens - 1 == 32
+    # A split of one chunk has an update before its second part.
+    split = {**least, "training.tokens": 32, "training.objective": "split"}
+    assert build(RecipeConfig, edited(split, RECIPE), where="recipe").training.tokens == 32
     assert found.model.width // found.model.heads == 25
 
 

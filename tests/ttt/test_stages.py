@@ -38,7 +38,7 @@ from mneme.ttt.stages import (
     TrainedConfig,
 )
 from mneme.ttt.tinylora import adapt, load_adapter, save_adapter
-from mneme.ttt.trained import WeightsError, trained_model, untrained_model
+from mneme.ttt.trained import WeightsError, measured_model, trained_model, untrained_model
 
 CPU = torch.device("cpu")
 SEEDS = (3, 1)
@@ -60,7 +60,7 @@ TRAINING = TrainingConfig(
     steps=1,
     batch=2,
     micro_batch=2,
-    tokens=8,
+    tokens=9,
     learning_rate=1e-30,  # a step that moves no float32 weight
     warmup=0,
     weight_decay=0.0,
@@ -188,6 +188,16 @@ def test_an_untrained_network_is_the_one_that_training_began_with(recipe_of, tmp
         assert [other for other in SEEDS if same_weights(model, begun[other])] == [seed]
 
 
+def test_a_run_that_was_never_trained_is_measured_as_its_training_began(config_of):
+    config, place = config_of(), {"vocabulary": SYMBOLS, "device": CPU}
+    begun = untrained_model(config, "second", seed=1, **place).state_dict()
+    model = measured_model(config, "untrained", None, seed=1, **place)
+    assert (model.arm, same_weights(model, begun)) == ("untrained", True)
+    assert not same_weights(measured_model(config, "untrained", None, seed=3, **place), begun)
+    trained = state_of(config, "second", "a")
+    assert same_weights(measured_model(config, "second", trained, seed=1, **place), trained)
+
+
 def test_material_is_that_of_the_settings(recipe_of):
     chains = trained_of("a", recipe_of(), recipe_name="markov")
     assert chains.chains() == markov_material(CHAINS)
@@ -213,6 +223,7 @@ CONTEXT = {
     "kinds": ["own", "other", "none"],
     "batch": 2,
     "resamples": 100,
+    "untrained_kinds": ["own", "none"],
     "dynamic": {
         **{"chunk": 4, "clip": 1.0, "learning_rates": [0.1], "documents": 2, "batch": 2},
         "kinds": ["own", "none"],
@@ -225,14 +236,14 @@ def context_of(**sets):
     return build(ContextConfig, {**CONTEXT, "sets": sets or CONTEXT["sets"]}, where="context")
 
 
-@pytest.mark.parametrize("arm", ["second", "sliding", "dynamic"])
+@pytest.mark.parametrize("arm", ["second", "sliding", "dynamic", "untrained"])
 def test_a_run_reads_every_set_of_its_corpus(recipe_of, arm):
     recipe, lines = recipe_of(), []
     base = vars(trained_of("alpha", recipe, recipe_name="markov", arm=arm))
     config = MeasureStageConfig(**base, context=context_of())
     weights = "sliding" if arm == "dynamic" else arm
-    state = state_of(recipe.model, weights, "a")
-    model = trained_model(recipe.model, arm, state, vocabulary=SYMBOLS, device=CPU)
+    state = None if arm == "untrained" else state_of(recipe.model, weights, "a")
+    model = measured_model(recipe.model, arm, state, vocabulary=SYMBOLS, seed=0, device=CPU)
     material = markov_material(CHAINS)
     arrays, facts = read_sets(model, config, material, None, device=CPU, log=lines.append)
     assert {key.partition("/")[0] for key in arrays} == {"chains", "few"}
@@ -245,6 +256,7 @@ def test_a_run_reads_every_set_of_its_corpus(recipe_of, arm):
         "second": {"own_M", "other_M", "none_M"},
         "sliding": {"none_M"},
         "dynamic": {"own_M", "none_M"},
+        "untrained": {"own_M", "none_M"},
     }
     assert losses == expected[arm]
     assert set(facts) == ({"dynamic"} if arm == "dynamic" else set())
@@ -259,7 +271,7 @@ def test_a_run_reads_every_set_of_its_corpus(recipe_of, arm):
             markov_documents(material, one, receptive_field=field),
             one,
             arm=arm,
-            kinds=config.context.kinds if arm == "second" else ("none",),
+            kinds={"second": config.context.kinds, "sliding": ("none",)}.get(arm, ("own", "none")),
             every_kind=config.context.kinds,
             receptive_field=field,
             device=CPU,
@@ -273,22 +285,25 @@ def test_a_run_reads_every_set_of_its_corpus(recipe_of, arm):
 
 def runs_of(**runs):
     return {
-        name: RunConfig(recipe=recipe, arm=arm, control_of=control)
+        name: RunConfig(recipe=recipe, arm=arm, steps_factor=1.0, control_of=control)
         for name, (recipe, arm, control) in runs.items()
     }
 
 
 @pytest.fixture(scope="module")
 def context_stage(recipe_of):
-    """Two recipes, both with a sliding run; `mike` has the weights of `zulu`."""
+    """Two recipes, both with a sliding run; `mike` has the weights of `zulu`, `xray` nobody's."""
     runs = runs_of(
         alpha=("far", "sliding", None),
         bravo=("near", "second", None),
         mike=("near", "dynamic", "zulu"),
+        xray=("near", "untrained", "bravo"),
         zulu=("near", "sliding", "bravo"),
     )
     recipes = {"near": recipe_of(), "far": recipe_of(window=6)}
-    return ContextStageConfig(runs=runs, recipes=recipes, context=context_of(), seeds=SEEDS)
+    tried = {"near": 5, "far": 6}
+    told = {"runs": runs, "recipes": recipes, "context": context_of(), "tried": tried}
+    return ContextStageConfig(**told, seeds=SEEDS)
 
 
 def history_of(number):
@@ -296,31 +311,35 @@ def history_of(number):
     return {**costs, "points": [], "code": "c", "name": "n", "seed": number}
 
 
-LEFT = {"zulu": 10, "mike": 20, "bravo": 30, "alpha": 40}
+LEFT = {"zulu": 10, "mike": 20, "bravo": 30, "alpha": 40, "xray": 50}
 """Runs in another order than the settings have them -> a number that marks what they left."""
 LOSSES = {n: [{"mark": np.array(k + place)} for place in range(2)] for n, k in LEFT.items()}
-HISTORIES = {n: [history_of(k), history_of(k + 1)] for n, k in LEFT.items() if n != "mike"}
+MADE = {name: number for name, number in LEFT.items() if name not in ("mike", "xray")}
+HISTORIES = {name: [history_of(k), history_of(k + 1)] for name, k in MADE.items()}
 RATES = [{"name": "mike", "dynamic": {"learning_rate": rate}} for rate in (0.1, 0.2)]
 TOLD = {n: RATES if n == "mike" else [{"code": "c", "name": n}] * 2 for n in LEFT}
 
 
 def test_every_run_gets_its_own_files_seed_by_seed(context_stage):
     found = measured_runs(context_stage, LOSSES, TOLD, HISTORIES)
-    assert list(found) == ["alpha", "bravo", "mike", "zulu"]
+    assert list(found) == ["alpha", "bravo", "mike", "xray", "zulu"]
     for name, run in found.items():
         told = context_stage.runs[name]
         assert (run.arm, run.recipe, run.control_of) == (told.arm, told.recipe, told.control_of)
         assert (run.seeds, run.corpus) == (SEEDS, "markov")
         assert run.receptive_field == {"near": 6, "far": 10}[told.recipe]
         assert [int(arrays["mark"]) for arrays in run.readings] == [LEFT[name], LEFT[name] + 1]
-        trained = "zulu" if name == "mike" else name
+        trained = {"mike": "zulu", "xray": None}.get(name, name)
         keys = ("parameters", "tokens", "seconds", "tokens_per_s")
-        expected = [{key: history[key] for key in keys} for history in HISTORIES[trained]]
+        made = HISTORIES[trained] if trained else []
+        expected = [{key: history[key] for key in keys} for history in made]
+        # a rate that validation chose is one configuration more
+        assert run.tried == {"near": 5, "far": 6}[told.recipe] + (name == "mike")
         assert run.further["training"] == expected
         assert run.further["trained_as"] == trained
     rates = [chosen["learning_rate"] for chosen in found["mike"].further["dynamic"]]
     assert rates == [0.1, 0.2]
-    assert not any("dynamic" in found[name].further for name in ("alpha", "bravo", "zulu"))
+    assert not any("dynamic" in run.further for name, run in found.items() if name != "mike")
 
 
 def test_a_trained_run_without_its_history_borrows_none(context_stage):
@@ -347,7 +366,8 @@ def test_what_is_read_can_be_reported(recipe_of, context_stage):
         losses[name] = []
         for seed in SEEDS:
             state = state_of(recipe.model, arm, name, str(seed))
-            model = trained_model(recipe.model, run.arm, state, **place)
+            state = None if arm == "untrained" else state
+            model = measured_model(recipe.model, run.arm, state, seed=seed, **place)
             arrays, _ = read_sets(
                 model, config, markov_material(CHAINS), None, device=CPU, log=lambda line: None
             )
@@ -424,7 +444,8 @@ def adapter_blocks():
     marks = {"mike": 1, "zulu": 2, "alpha": 5}
     left = {name: adapter_files(number) for name, number in marks.items()}
     losses, told = ({name: files[k] for name, files in left.items()} for k in (0, 1))
-    return adapter_runs(runs, losses, told, seeds=SEEDS, resamples=100)
+    tried = {"zulu": 7, "alpha": 8, "mike": 9}
+    return adapter_runs(runs, losses, told, tried=tried, seeds=SEEDS, resamples=100)
 
 
 def test_every_adapter_gets_its_own_files_seed_by_seed(adapter_blocks):
@@ -439,6 +460,8 @@ def test_every_adapter_gets_its_own_files_seed_by_seed(adapter_blocks):
         for seed, value in before.items():
             assert rows["dialogue_nll.before", seed]["value"] == pytest.approx(value)
         assert rows["trained_parameters", None]["value"] == 100 * number
+        tried = {"zulu": 7, "alpha": 8, "mike": 9}[name]
+        assert rows["configurations_tried", None]["value"] == tried
         assert block["curves"]["val_nll"] == [[number], [pytest.approx(number + 0.1)]]
         replies = [(reply["seed"], reply["adapter"]) for reply in block["replies"]]
         assert replies == [(3, f"{number} 0 d"), (1, f"{number} 1 d")]
@@ -497,6 +520,7 @@ def grid_files(recipe_of, tmp_path_factory):
         bases=bases,
         adapters=adapters,
         grid=build(GridConfig, GRID, where="grid"),
+        tried={"near": 5, "far": 6},
         seeds=SEEDS,
     )
     folder = tmp_path_factory.mktemp("adapters")
@@ -604,6 +628,14 @@ def test_what_the_grid_read_can_be_reported(grid_files, nets):
     assert list(blocks) == list(found)
     lines = grid_table(found, PROMPTS).splitlines()
     assert len(lines) == 1 + 6 * 2 * 2  # networks, seeds, prompts
+    tried = {
+        (run, row["value"])
+        for run, block in blocks.items()
+        for row in block["rows"]
+        if row["metric"] == "configurations_tried"
+    }
+    ends = ("", "_adapter", "_untrained")
+    assert tried == {(r + end, n) for r, n in (("alpha", 5), ("zulu", 6)) for end in ends}
     value = blocks["alpha_adapter"]["rows"][0]["value"]
     assert math.isclose(value, np.mean([one["none_CN"] for one in found["alpha_adapter"].readings]))
 

@@ -12,6 +12,7 @@ with stage(snakemake) as job:
     config = job.settings(AdapterStageConfig, where="ttt")
     losses = {name: [*map(read_arrays, paths)] for name, paths in by_run(job.input.losses).items()}
     told = {name: [*map(read_json, paths)] for name, paths in by_run(job.input.told).items()}
-    runs = adapter_runs(config.runs, losses, told, seeds=config.seeds, resamples=config.resamples)
+    how = {"tried": config.tried, "seeds": config.seeds, "resamples": config.resamples}
+    runs = adapter_runs(config.runs, losses, told, **how)
     job.headline(job.output[0], phase="ttt_adapter", runs=runs, published=PUBLISHED["ttt_adapter"])
     save_figure(adapter_figure(runs), svg=job.output.svg, png=job.output.png)

@@ -1,11 +1,11 @@
-"""A trained arm -> its losses on test documents and after other contexts, once a seed."""
+"""An arm, trained or as it began -> its losses on test documents and after other contexts."""
 
 from mneme.core.artefacts import read_arrays, read_tensors, read_text, write_arrays, write_json
 from mneme.core.stage import stage
 from mneme.ttt.codec import Codec
 from mneme.ttt.context_stages import read_sets
 from mneme.ttt.stages import MeasureStageConfig
-from mneme.ttt.trained import trained_model
+from mneme.ttt.trained import measured_model
 
 with stage(snakemake) as job:
     config = job.settings(MeasureStageConfig, where="ttt")
@@ -13,13 +13,15 @@ with stage(snakemake) as job:
     tokens = job.input.get("tokens")
     material = config.text(read_arrays(tokens)) if tokens else config.chains()
     codec = Codec(read_text(job.input.tokenizer)) if tokens else None
-    places = zip(job.output.losses, job.output.facts, strict=True)
-    for weights, (losses, facts) in zip(job.input.weights, places, strict=True):
-        model = trained_model(
+    weights = job.input.get("weights") or [None] * len(config.seeds)
+    places = zip(config.seeds, weights, job.output.losses, job.output.facts, strict=True)
+    for seed, path, losses, facts in places:
+        model = measured_model(
             config.recipe.model,
             config.arm,
-            read_tensors(weights),
+            read_tensors(path) if path else None,
             vocabulary=material.vocabulary,
+            seed=seed,
             device=device,
         )
         arrays, told = read_sets(model, config, material, codec, device=device, log=job.log)

@@ -12,6 +12,6 @@ with stage(snakemake) as job:
     config = job.settings(ModelStageConfig, where="ttt")
     files = by_run(job.input.histories)
     histories = {name: [read_json(path) for path in paths] for name, paths in files.items()}
-    runs = model_runs(config.runs, histories, seeds=config.seeds)
+    runs = model_runs(config.runs, histories, tried=config.tried, seeds=config.seeds)
     job.headline(job.output[0], phase="ttt_model", runs=runs, published=PUBLISHED["ttt_model"])
     save_figure(model_figure(runs), svg=job.output.svg, png=job.output.png)

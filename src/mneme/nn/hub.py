@@ -70,6 +70,14 @@ def _newest(name: str) -> str:
     return path.parent.name  # <cache>/snapshots/<commit>/config.json
 
 
+def dataset_file(name: str, file: str, *, revision: str) -> str:
+    """Return the path of one file of a hub data set at a commit, fetched or from the cache.
+
+    What fails raises the hub client's own errors: the caller knows what to say.
+    """
+    return hf_hub_download(name, file, repo_type="dataset", revision=revision)
+
+
 _KNOWN = (BackboneError, ConfigError, ArtefactError, MemoryError, AssertionError)
 _OTHER = "give a hub id or the directory of a saved model in the config key backbone"
 

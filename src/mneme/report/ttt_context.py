@@ -45,6 +45,9 @@ STYLES: dict[str, dict[str, Any]] = {
     "full": {"color": BLACK, "linewidth": 1.4},
     "two_mlp": control_style(0),
     "sliding": control_style(1),
+    "untrained": control_style(2),
+    "first, longer": {"color": ACCENT, "linewidth": 1.2, "linestyle": DASHES[2]},
+    "sliding, longer": control_style(3),
 }
 """Arm -> its line, the measured arms first; controls are grey."""
 NAMES = {
@@ -54,6 +57,9 @@ NAMES = {
     "full": "full attention",
     "two_mlp": "sliding, two MLPs, no TTT",
     "sliding": "sliding window",
+    "untrained": "TTT, not meta-trained",
+    "first, longer": "TTT, first order, at equal time",
+    "sliding, longer": "sliding window, at equal time",
 }
 IDEALS = {
     "ideal_all": ("ideal learner", {"color": PALETTE[3], "linestyle": DASHES[2]}),
@@ -63,7 +69,7 @@ IDEALS = {
     ),
 }
 ADAPTING = ("second", "first", "dynamic")
-"""Arms with contexts to compare."""
+"""Trained arms with contexts to compare."""
 CONTRASTS = {
     "own_minus_other": "own − another document",
     "own_minus_shuffled": "own − its tokens shuffled",
@@ -115,7 +121,7 @@ def context_figure(runs: Runs) -> Figure:
         _contrasts(forests[place], here, each, lines, named=place == 0)
     names = figure.add_subplot(grid[2])
     names.set_axis_off()
-    legend(names, *curves.ravel(), loc="center", ncols=4, fontsize=9)
+    legend(names, *curves.ravel(), *forests, loc="center", ncols=4, fontsize=9)
     return settled(figure)
 
 
@@ -124,10 +130,20 @@ def columns_of(runs: Runs) -> list[tuple[str, str]]:
     return sorted({(block["recipe"], each) for block in runs.values() for each in block["curves"]})
 
 
-def _arms(runs: Runs) -> list[tuple[str, str]]:
-    """Return (run, arm) in the order of `STYLES`, controls first so that they lie below."""
+def arm_of(block: Mapping[str, Any]) -> str:
+    """Return the arm that a run is drawn as: one with more steps is a line of its own."""
+    longer = block.get("steps_factor", 1) > 1
+    return f"{block['arm']}, longer" if longer else block["arm"]
+
+
+def _arms(runs: Runs, *, untrained: bool = False) -> list[tuple[str, str]]:
+    """Return (run, arm) in the order of `STYLES`, controls first so that they lie below.
+
+    A network that was never trained is left out where losses are drawn: it would flatten all.
+    """
     order = list(STYLES)
-    found = [(run, block["arm"]) for run, block in runs.items() if block["arm"] in STYLES]
+    drawn = [(run, arm_of(block)) for run, block in runs.items()]
+    found = [(r, a) for r, a in drawn if a in STYLES and (untrained or a != "untrained")]
     return sorted(found, key=lambda pair: (-order.index(pair[1]), pair[0]))
 
 
@@ -245,7 +261,8 @@ def _told_anywhere(runs: Runs, columns: Sequence[tuple[str, str]], metric: str) 
 
 def _contrasts(axis: Axes, runs: Runs, each: str, lines: Sequence[str], *, named: bool) -> None:
     """Draw what own context is worth against every other, arm by arm."""
-    arms = [pair for pair in reversed(_arms(runs)) if pair[1] in ADAPTING]
+    shown = (*ADAPTING, "first, longer", "untrained")
+    arms = [pair for pair in reversed(_arms(runs, untrained=True)) if pair[1] in shown]
     for shift, (run, arm) in zip(np.linspace(-0.22, 0.22, len(arms)), arms, strict=True):
         for place, metric in enumerate(lines):
             row = row_of(runs, run, f"{each}_{metric}")
@@ -258,6 +275,8 @@ def _contrasts(axis: Axes, runs: Runs, each: str, lines: Sequence[str], *, named
             axis.plot([row["value"]], [y], "o", color=color, mfc=face, markersize=5)
             values = seed_values(runs, run, f"{each}_{metric}")
             axis.plot(values, [y] * len(values), "|", color=color, markersize=7, alpha=0.6)
+        if arm == "untrained":  # drawn here alone
+            axis.plot([], [], "o-", color=STYLES[arm]["color"], mfc="white", label=NAMES[arm])
     mark(axis, 0)
     axis.set_ylim(max(len(lines), 1) - 0.4, -0.6)
     axis.locator_params(axis="x", nbins=5)

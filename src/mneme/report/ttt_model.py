@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mneme.report.style import SMALL, Line, Runs, draw_line, dress, legend, new_figure, settled
-from mneme.report.ttt_context import NAMES, STYLES
+from mneme.report.ttt_context import NAMES, STYLES, arm_of
 
 
 def model_figure(runs: Runs) -> Figure:
@@ -44,8 +44,8 @@ def model_figure(runs: Runs) -> Figure:
             for run, block in sorted(here.items()):
                 points = readings(block["history"], metric, x=x)
                 if points is not None:
-                    name = f"{run}: {NAMES[block['arm']]}"
-                    draw_line(axis, points, label=name, **STYLES[block["arm"]])
+                    arm = arm_of(block)
+                    draw_line(axis, points, label=f"{run}: {NAMES[arm]}", **STYLES[arm])
         dress(
             line[0],
             title=f"{recipe}: at equal tokens",

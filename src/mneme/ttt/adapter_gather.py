@@ -18,6 +18,7 @@ def adapter_runs(
     losses: Mapping[str, Sequence[Mapping[str, NDArray]]],
     told: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
+    tried: Mapping[str, int],
     seeds: tuple[int, ...],
     resamples: int,
 ) -> dict[str, dict[str, Any]]:
@@ -31,6 +32,8 @@ def adapter_runs(
         Name -> `before_C`, `after_C` under each seed.
     told : mapping
         Name -> `history`, `replies` under each seed.
+    tried : mapping
+        Name -> configurations tried.
     seeds : tuple of int
         Training seeds, in the order of the files.
     resamples : int
@@ -44,6 +47,7 @@ def adapter_runs(
             replies=tuple(tuple(record["replies"]) for record in told[name]),
             histories=tuple(record["history"] for record in told[name]),
             base=run.base,
+            tried=tried[name],
             control_of=run.control_of,
         )
         for name, run in sorted(runs.items())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mneme.core.headline import run_block
 from mneme.stats.intervals import bootstrap_mean, crossed_mean
 from mneme.stats.rows import Row, row_of
+from mneme.ttt.tried import tried_row
 
 Floats = NDArray[np.float64]
 Reply = Mapping[str, str]
@@ -42,6 +43,8 @@ class MeasuredAdapter:
     """History of each seed, as `adapter.fit_adapter` leaves it."""
     base: str
     """Run that is adapted."""
+    tried: int
+    """Configurations of the adapter that were tried, the one in use among them."""
     control_of: str | None
     """Adapter run that this one is a control of."""
 
@@ -70,7 +73,8 @@ def adapter_block(
     -------
     dict
         `rows`: `dialogue_nll.before`, `.after`, `.change` (after - before: negative is better),
-        `.minus_<control>` (after, against the control's), `trained_parameters`, and of the replies
+        `.minus_<control>` (after, against the control's), `trained_parameters`,
+        `configurations_tried`, and of the replies
         `distinct_2`, `repetition`, `words`, each `.base`, `.adapter`, `.change`. `curves`: `step`
         and, a list a seed, `train_loss` and `val_nll`. `replies`: seed, prompt and both replies.
 
@@ -96,6 +100,7 @@ def adapter_block(
         told = {"unit": "nats/token", "seeds": measured.seeds, "control_of": measured.control_of}
         rows += crossed.rows(f"dialogue_nll.{name}", **told)
     rows.append(_parameters(measured))
+    rows.append(tried_row(measured.tried, control_of=measured.control_of))
     rows += _reply_rows(measured, resamples=resamples, generator=generator)
     return run_block(
         rows, base=measured.base, curves=_curves(measured.histories), replies=_told(measured)

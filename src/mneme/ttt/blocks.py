@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mneme.ttt.config import Arm, RecipeConfig
 from mneme.ttt.context_config import ContextConfig, SetConfig
 from mneme.ttt.paths import MARKOV, TTTPaths
 from mneme.ttt.settings import TTTConfig
@@ -17,8 +18,7 @@ def ttt_blocks(config: TTTConfig, paths: TTTPaths) -> dict[str, Block]:
     """Return rule name -> its settings, or a function of the rule's wildcards returning them."""
 
     def trained(name: str) -> dict[str, Any]:
-        run = config.runs[name]
-        recipe = config.recipes[run.recipe]
+        run, recipe = config.runs[name], config.recipe(name)
         drawn = recipe.corpus == MARKOV
         return {
             "name": name,
@@ -33,7 +33,7 @@ def ttt_blocks(config: TTTConfig, paths: TTTPaths) -> dict[str, Block]:
     def measured(wildcards: Any) -> dict[str, Any]:
         told = trained(wildcards.run)
         sets = config.context.sets_of(told["recipe"].corpus)
-        return {**told, "context": _as_read(config.context, sets, dynamic=told["arm"] == "dynamic")}
+        return {**told, "context": _as_read(config.context, sets, told["arm"])}
 
     def adapted(wildcards: Any) -> dict[str, Any]:
         run = config.adapter.runs[wildcards.run]
@@ -42,8 +42,7 @@ def ttt_blocks(config: TTTConfig, paths: TTTPaths) -> dict[str, Block]:
 
     def chosen(names: list[str]) -> dict[str, Any]:
         runs = {name: config.runs[name] for name in names}
-        recipes = {run.recipe: config.recipes[run.recipe] for run in runs.values()}
-        return {"runs": runs, "recipes": recipes, "seeds": config.seeds}
+        return {"runs": runs, "seeds": config.seeds, "tried": _tried(config, names)}
 
     return {
         "ttt_prepare": lambda wildcards: {
@@ -52,13 +51,11 @@ def ttt_blocks(config: TTTConfig, paths: TTTPaths) -> dict[str, Block]:
         },
         "ttt_fit": lambda wildcards: trained(wildcards.run),
         "ttt_measure": measured,
-        "ttt_model": {
-            "runs": {name: config.runs[name] for name in paths.fitted},
-            "seeds": config.seeds,
-        },
+        "ttt_model": chosen(paths.fitted),
         "ttt_adapter_fit": adapted,
         "ttt_adapter": {
             "runs": config.adapter.runs,
+            "tried": config.tried.adapters,
             "resamples": config.adapter.resamples,
             "seeds": config.seeds,
         },
@@ -67,17 +64,35 @@ def ttt_blocks(config: TTTConfig, paths: TTTPaths) -> dict[str, Block]:
             "adapters": {name: config.adapter.runs[name] for name in paths.grid_adapters},
             "grid": config.grid,
             "seeds": config.seeds,
+            "tried": _tried(config, paths.grid_runs),
         },
-        "ttt_context": {**chosen(paths.measured), "context": config.context},
+        "ttt_context": {
+            **chosen(paths.measured),
+            "recipes": _shared(config, paths.measured),
+            "context": config.context,
+        },
     }
 
 
-def _as_read(
-    context: ContextConfig, sets: Mapping[str, SetConfig], *, dynamic: bool
-) -> ContextConfig:
+def _tried(config: TTTConfig, runs: Iterable[str]) -> dict[str, int]:
+    recipes = sorted({config.runs[run].recipe for run in runs})
+    return {name: config.tried.recipes[name] for name in recipes}
+
+
+def _shared(config: TTTConfig, runs: Iterable[str]) -> dict[str, RecipeConfig]:
+    """Return what all arms of the recipes of some runs share."""
+    recipes = sorted({config.runs[run].recipe for run in runs})
+    return {name: config.recipes[name].sized(config.sizes) for name in recipes}
+
+
+def _as_read(context: ContextConfig, sets: Mapping[str, SetConfig], arm: Arm) -> ContextConfig:
     """Fix what only the report or another arm uses: editing that measures nothing anew."""
     read = {name: replace(one, edges=(1, one.tokens + 1)) for name, one in sets.items()}
     unused = replace(context.dynamic, learning_rates=(1.0,), documents=1, batch=1, kinds=())
     return replace(
-        context, sets=read, resamples=100, dynamic=context.dynamic if dynamic else unused
+        context,
+        sets=read,
+        resamples=100,
+        dynamic=context.dynamic if arm == "dynamic" else unused,
+        untrained_kinds=context.untrained_kinds if arm == "untrained" else (),
     )

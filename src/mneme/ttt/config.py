@@ -1,20 +1,27 @@
 """Settings of the room that several of its steps share: model, inner loop, training, runs.
 
-A recipe fixes corpus, sizes, tokens and steps; runs of one recipe differ only in their arm.
+A recipe fixes corpus, sizes, tokens and steps; runs of one recipe differ in their arm, and a run
+that is to train as long as a dearer one in its steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mneme.core.config import require
 
-Arm = Literal["full", "sliding", "two_mlp", "dynamic", "first", "second"]
+Arm = Literal["full", "sliding", "two_mlp", "dynamic", "first", "second", "untrained"]
 """Full attention; sliding window; sliding window with both MLPs and none trained at test time;
-sliding window with dynamic evaluation; fast weights meta-trained to first or second order."""
-TTT_ARMS = ("first", "second")
+sliding window with dynamic evaluation; fast weights meta-trained to first or second order; the same
+network with the weights that meta-training begins with."""
+TTT_ARMS = ("first", "second", "untrained")
 """Arms whose fast weights are trained at test time."""
+LONGER_ARMS = ("first", "sliding")
+"""Arms that may be trained for more steps than their recipe says: those with cheaper steps."""
+UNFITTED_ARMS = ("dynamic", "untrained")
+"""Arms that are measured without a training of their own."""
 ONE_MLP_ARMS = ("full", "sliding", "dynamic")
 """Arms with one MLP a block."""
 Objective = Literal["all_chunks", "split"]
@@ -160,18 +167,87 @@ class RecipeConfig:
         holds = self.inner.chunk <= self.model.window
         rule = f"at most the window (k = {self.model.window}): k >= b"
         require(holds, "inner.chunk", rule, self.inner.chunk)
-        longest = self.training.tokens
-        fits = self.model.window <= longest
-        require(fits, "model.window", f"at most training.tokens = {longest}", self.model.window)
+        read = self.training.tokens
+        window = self.model.window
+        require(read >= window, "training.tokens", f"at least the window (k = {window})", read)
+        seen = self.training.objective != "all_chunks" or read > self.inner.chunk
+        rule = f"above inner.chunk = {self.inner.chunk}, or no loss sees an update"
+        require(seen, "training.tokens", rule, read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSettings:
+    """A recipe as it is written: its network by name."""
+
+    corpus: str
+    """A name of `corpora`, or `markov`."""
+    size: str
+    """A name of `sizes`."""
+    inner: InnerConfig
+    """Inner loop."""
+    training: TrainingConfig
+    """Outer loop."""
+
+    def sized(self, sizes: Mapping[str, ModelConfig]) -> RecipeConfig:
+        """Return the recipe with its network.
+
+        Raises
+        ------
+        ConfigError
+            There is no such size, or it does not fit the inner loop or the sequences.
+        """
+        rule = f"one of {', '.join(sorted(sizes))}"
+        require(self.size in sizes, "size", rule, self.size)
+        further = {"inner": self.inner, "training": self.training}
+        return RecipeConfig(corpus=self.corpus, model=sizes[self.size], **further)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedConfig:
+    """How many configurations were compared on validation material before one was fixed.
+
+    The fixed one is counted too. docs/log.md tells which they were; who tries others adds them.
+    """
+
+    recipes: dict[str, int]
+    """For each recipe, at least 1."""
+    adapters: dict[str, int]
+    """For each adapter, at least 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("recipes", "adapters"):
+            for key, count in getattr(self, name).items():
+                require(count >= 1, f"{name}.{key}", "at least 1", count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One trained (or, for dynamic evaluation, only measured) network."""
+    """One network: trained, or (arms `dynamic` and `untrained`) only measured."""
 
     recipe: str
     """A name of `recipes`."""
     arm: Arm
     """What differs between the runs of a recipe."""
+    steps_factor: float
+    """Training steps as a multiple of the recipe's: 1 for equal tokens; above 1 an arm whose steps
+    are cheaper trains as long as the run that it is a control of."""
     control_of: str | None
     """Run that this one is a control of."""
+
+    def __post_init__(self) -> None:
+        fits = 1 <= self.steps_factor <= 100
+        require(fits, "steps_factor", "1 to 100", self.steps_factor)
+        equal = self.arm in LONGER_ARMS or self.steps_factor == 1
+        rule = f"1 for arm {self.arm}: only {' and '.join(LONGER_ARMS)} may train longer"
+        require(equal, "steps_factor", rule, self.steps_factor)
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is the sliding window at equal tokens, which others are set against."""
+        return self.arm == "sliding" and self.steps_factor == 1
+
+    def own(self, recipe: RecipeConfig) -> RecipeConfig:
+        """Return the recipe with the steps, and readings on the way, of this run."""
+        training = recipe.training
+        steps, every = (round(n * self.steps_factor) for n in (training.steps, training.eval_every))
+        return replace(recipe, training=replace(training, steps=steps, eval_every=every))

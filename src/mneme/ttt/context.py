@@ -25,6 +25,7 @@ from mneme.ttt.context_config import ContextConfig, DynamicConfig, SetConfig
 from mneme.ttt.context_documents import Documents, draw_contexts
 from mneme.ttt.contexts import Kind
 from mneme.ttt.dynamic import Weights, choose_rate, own_weights, read_dynamic, read_frozen
+from mneme.ttt.fast import FastWeights
 from mneme.ttt.inner import ReaderState, read
 from mneme.ttt.model import TTTTransformer
 
@@ -35,7 +36,7 @@ Losses = Callable[[Tensor], Tensor]
 
 
 class ReadingError(ValueError):
-    """A loss on test documents is not finite."""
+    """A loss on test documents is not finite: names document and chunk."""
 
 
 class Reader(Protocol):
@@ -44,6 +45,11 @@ class Reader(Protocol):
     @property
     def batch(self) -> int:
         """Return how many documents are read at a time."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """Return the tokens of an update."""
         ...
 
     def losses(self, tokens_BT: Tensor, lengths_B: Tensor | None) -> Tensor:
@@ -66,6 +72,11 @@ class InnerReader:
     batch: int
     """Documents at a time."""
 
+    @property
+    def chunk(self) -> int:
+        """Return the tokens of an update."""
+        return self.inner.chunk
+
     def losses(self, tokens_BT: Tensor, lengths_B: Tensor | None) -> Tensor:
         """Return the loss of every next token, read from the start with updates."""
         return read(self.model, tokens_BT, self.inner, lengths_B=lengths_B).nll_BT
@@ -75,8 +86,15 @@ class InnerReader:
         fast = None
         if context_BA is not None:
             fast = read(self.model, context_BA, self.inner, flush=True).state.fast
-        state = ReaderState(fast, None, None)
-        return lambda own_BT: read(self.model, own_BT, self.inner, state=state, update=False).nll_BT
+
+        def held(own_BT: Tensor) -> Tensor:
+            # As trained, but by the path of those that were: equal weights, equal numbers.
+            fresh = self.model.arm in TTT_ARMS and fast is None
+            own = FastWeights.init(self.model, len(own_BT)) if fresh else fast
+            state = ReaderState(own, None, None)
+            return read(self.model, own_BT, self.inner, state=state, update=False).nll_BT
+
+        return held
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,11 @@ class DynamicReader:
     def batch(self) -> int:
         """Return how many documents are read at a time."""
         return self.config.batch
+
+    @property
+    def chunk(self) -> int:
+        """Return the tokens of an update."""
+        return self.config.chunk
 
     def losses(self, tokens_BT: Tensor, lengths_B: Tensor | None) -> Tensor:
         """Return the loss of every next token, read from the start with updates."""
@@ -163,9 +186,8 @@ def reader_of(
 
 def kinds_of(arm: Arm, config: ContextConfig) -> tuple[Kind, ...]:
     """Return the contexts that an arm is measured with: plain arms have `none` alone."""
-    if arm in TTT_ARMS:
-        return config.kinds
-    return config.dynamic.kinds if arm == "dynamic" else ("none",)
+    few = {"dynamic": config.dynamic.kinds, "untrained": config.untrained_kinds}
+    return few.get(arm, config.kinds if arm in TTT_ARMS else ("none",))
 
 
 def read_set(
@@ -183,14 +205,14 @@ def read_set(
 
     Parameters
     ----------
-    reader, documents, one : Reader, Documents, SetConfig
+    reader, documents, one
         The arm; test documents of the set; what is adapted on, counted and followed.
     arm : str
-        Full attention is counted in its ordinary reading besides: its memory is attention.
-    kinds : tuple of str
-        Contexts of this arm, as `kinds_of` gives them; may be empty.
-    every_kind : tuple of str
-        Contexts of all arms: documents that do not allow them all are counted by no arm.
+        Full attention is counted in its ordinary reading besides: its memory is attention. One
+        never trained is not followed over lengths of context.
+    kinds, every_kind : tuple of str
+        Contexts of this arm, as `kinds_of` gives them, may be empty; contexts of all arms:
+        documents that do not allow them all are counted by no arm.
     receptive_field : int
         Lead-in R, tokens.
     device : torch.device
@@ -214,14 +236,14 @@ def read_set(
         "document_N": documents.checksums(),
         **documents.ideals,
     }
-    if one.contexts:
+    if one.contexts and arm != "untrained":
         found |= _by_length(reader, documents, one, device)
     kept_M, contexts = draw_contexts(documents, one, every_kind, receptive_field=receptive_field)
     if len(kept_M) and kinds:
         found["kept_M"] = kept_M
         own_MT = tokens_NT[kept_M, one.adapt_tokens : (end := one.needed(receptive_field))]
         for kind in kinds:
-            if kind == "none" or kind in contexts:
+            if kind in {"none", *contexts}:
                 loss_M = _counted(reader, own_MT, contexts.get(kind), one, device)
                 found[f"loss_{kind}_M"] = loss_M
         if arm == "full":
@@ -238,8 +260,9 @@ def _losses(
     for rows in _batches(len(tokens_NT), reader.batch):
         lengths_B = None if lengths_N is None else _tensor(lengths_N[rows], device)
         nll_BT = reader.losses(_tensor(tokens_NT[rows], device), lengths_B)
+        _require_finite(nll_BT, reader, rows, "read from its beginning")
         parts.append(nll_BT.float().cpu().numpy())
-    return _finite(np.concatenate(parts))
+    return np.concatenate(parts)
 
 
 def _by_length(
@@ -271,8 +294,9 @@ def _counted(
     for rows in _batches(len(own_MT), reader.batch):
         context_BA = None if context_MA is None else _tensor(context_MA[rows], device)
         nll_BT = reader.after(context_BA)(_tensor(own_MT[rows], device))
+        _require_finite(nll_BT, reader, rows, "after a context was learnt")
         losses.append(nll_BT[:, -one.counted_tokens :].double().mean(dim=1).cpu().numpy())
-    return _finite(np.concatenate(losses))
+    return np.concatenate(losses)
 
 
 def _batches(documents: int, batch: int) -> Iterator[slice]:
@@ -283,10 +307,12 @@ def _tensor(array: Integers, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.int64)).to(device)
 
 
-def _finite(losses: NDArray) -> NDArray:
-    if not np.isfinite(losses).all():
+def _require_finite(nll_BT: Tensor, reader: Reader, rows: slice, when: str) -> None:
+    """Name the first document of a batch, and its chunk, whose loss is not finite."""
+    if not nll_BT.isfinite().all():
+        row, place = nll_BT.isfinite().logical_not().nonzero()[0].tolist()
         raise ReadingError(
-            "a loss on the test documents is not finite: lower the inner learning rate, or the "
-            "candidates of context.dynamic.learning_rates"
+            f"the loss of chunk {place // reader.chunk} of test document {rows.start + row}, "
+            f"{when}, is not finite: lower the inner learning rate, or the candidates of "
+            "context.dynamic.learning_rates"
         )
-    return losses

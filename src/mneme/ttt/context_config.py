@@ -43,8 +43,7 @@ class DynamicConfig:
         rates = self.learning_rates
         usable = bool(rates) and min(rates) > 0 and len(set(rates)) == len(rates)
         require(usable, "learning_rates", "one or more different ones above 0", rates)
-        complete = not self.kinds or {"own", "none"} <= set(self.kinds)
-        require(complete, "kinds", "empty, or with own and none", self.kinds)
+        require(_complete(self.kinds), "kinds", "empty, or with own and none", self.kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +117,9 @@ class ContextConfig:
     """Documents at a time."""
     resamples: int
     """Bootstrap resamples."""
+    untrained_kinds: tuple[Kind, ...]
+    """Contexts of the network that was never trained, a part of `kinds` with own and none; or
+    empty. What they are worth there is what the update does by itself: a baseline, no null."""
     dynamic: DynamicConfig
     """Dynamic evaluation."""
 
@@ -125,8 +127,13 @@ class ContextConfig:
         require(bool(self.sets), "sets", "one or more", self.sets)
         complete = {"own", "none"} <= set(self.kinds) and len(set(self.kinds)) == len(self.kinds)
         require(complete, "kinds", "different ones, with own and none", self.kinds)
-        part = set(self.dynamic.kinds) <= set(self.kinds)
-        require(part, "dynamic.kinds", f"a part of kinds = {self.kinds}", self.dynamic.kinds)
+        for name, few in {
+            "dynamic.kinds": self.dynamic.kinds,
+            "untrained_kinds": self.untrained_kinds,
+        }.items():
+            require(set(few) <= set(self.kinds), name, f"a part of kinds = {self.kinds}", few)
+        few = self.untrained_kinds
+        require(_complete(few), "untrained_kinds", "empty, or with own and none", few)
         require(self.batch >= 1, "batch", "at least 1", self.batch)
         require(self.resamples >= 100, "resamples", "at least 100", self.resamples)
 
@@ -138,6 +145,10 @@ class ContextConfig:
         """Return the bootstrap's arguments: equal draws for equal purposes, whatever the run."""
         generator = numpy_generator(0, "bootstrap", *purpose)
         return {"resamples": self.resamples, "generator": generator}
+
+
+def _complete(few: Sequence[Kind]) -> bool:
+    return not few or {"own", "none"} <= set(few)
 
 
 def _rising(values: Sequence[int]) -> bool:

@@ -30,14 +30,16 @@ def measured_runs(
         Run -> what was read, and what was chosen for its arm, under each seed.
     histories : mapping
         Trained run -> its history under each seed; dynamic evaluation has those of the sliding
-        window whose weights it reads with.
+        window whose weights it reads with, an untrained network has none.
     """
     measured = {}
     for name, run in config.runs.items():
         recipe = config.recipes[run.recipe]
-        trained = _sliding(config, run.recipe) if run.arm == "dynamic" else name
-        costs = [{key: history[key] for key in _COSTS} for history in histories[trained]]
+        trained = _trained_as(config, name)
+        of_run = () if trained is None else histories[trained]
+        costs = [{key: history[key] for key in _COSTS} for history in of_run]
         chosen = [facts["dynamic"] for facts in told[name] if "dynamic" in facts]
+        rates = len(config.context.dynamic.learning_rates) if run.arm == "dynamic" else 0
         measured[name] = MeasuredRun(
             arm=run.arm,
             recipe=run.recipe,
@@ -45,6 +47,8 @@ def measured_runs(
             receptive_field=recipe.model.receptive_field,
             seeds=config.seeds,
             readings=tuple(losses[name]),
+            steps_factor=run.steps_factor,
+            tried=config.tried[run.recipe] + rates,
             control_of=run.control_of,
             further={"training": costs, "trained_as": trained}
             | ({"dynamic": chosen} if chosen else {}),
@@ -52,8 +56,14 @@ def measured_runs(
     return measured
 
 
-def _sliding(config: ContextStageConfig, recipe: str) -> str:
-    (found,) = (n for n, r in config.runs.items() if (r.recipe, r.arm) == (recipe, "sliding"))
+def _trained_as(config: ContextStageConfig, name: str) -> str | None:
+    """Return the run that trained the weights of a run; None where nothing did."""
+    run = config.runs[name]
+    if run.arm == "untrained":
+        return None
+    if run.arm != "dynamic":
+        return name
+    (found,) = (n for n, r in config.runs.items() if r.plain and r.recipe == run.recipe)
     return found
 
 

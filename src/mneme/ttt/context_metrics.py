@@ -64,6 +64,10 @@ class MeasuredRun:
     """Training seeds."""
     readings: tuple[Arrays, ...]
     """Arrays under each seed, as in the module's table."""
+    steps_factor: float
+    """Its training steps as a multiple of the recipe's."""
+    tried: int
+    """Configurations of its recipe, and of its arm, that were tried."""
     control_of: str | None
     """Run that it is a control of."""
     further: Mapping[str, Any]

@@ -10,7 +10,8 @@ the first is better. `own_minus_<kind>` is below 0 where the document's own cont
 than that kind; `harm` is above 0 where another document's does damage. What an arm loses against
 another is taken apart in three ways: by position, by `part_inside` + `part_beyond`, and on the
 counted tokens by `counted_none_minus_<run>` (what its weights are worth before reading) +
-`own_minus_none` (what reading adds).
+`own_minus_none` (what reading adds). With the network that was never trained only the worth of
+contexts is compared: `own_minus_other_minus_<run>` below 0 is what meta-training adds to it.
 
 Legend: N documents, T targets, S seeds, G groups, R resamples.
 
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from mneme.core.headline import run_block
 from mneme.stats.intervals import LEVEL, crossed_mean, percentile_interval, resample_counts
 from mneme.stats.rows import Interval, Row, row_of
-from mneme.ttt.config import Arm
+from mneme.ttt.config import UNFITTED_ARMS, Arm
 from mneme.ttt.context_config import ContextConfig, SetConfig
 from mneme.ttt.context_metrics import (
     IDEALS,
@@ -41,15 +42,22 @@ from mneme.ttt.context_metrics import (
     grouped,
     run_metrics,
 )
+from mneme.ttt.tried import tried_row
 
 Floats = NDArray[np.float64]
-ORDER: tuple[Arm, ...] = ("second", "first", "dynamic", "two_mlp", "full", "sliding")
+ORDER: tuple[Arm, ...] = (
+    *("second", "first", "dynamic", "two_mlp", "full", "sliding"),
+    "untrained",
+)
 """Each arm is set against those after it."""
 _COMPARED = (
     *("nll", "nll_inside", "nll_beyond", "nll_position", "nll_length", "part_inside"),
     *("part_beyond", "counted", "counted_none", "bits_per_byte", "bits_per_byte_beyond"),
 )
 """Metrics that runs are compared by."""
+_WORTH = ("own_minus_shuffled", "own_minus_other", "own_minus_none", "harm")
+"""Metrics that runs are compared by with the network that was never trained: what it loses itself
+is no measure of anything, what a context is worth to it is a baseline."""
 _INFORMATION = {
     "ideal_all": "all tokens of the document so far; the law that documents are drawn by is known",
     "ideal_far": "the last R + 1 tokens; the law that documents are drawn by is known",
@@ -94,18 +102,11 @@ def context_runs(
     }
     blocks: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
-        rows: list[Row] = []
-        for each, one in config.sets_of(run.corpus).items():
-            rows += _mean_rows(run, each, metrics[name][each], config)
-            rows += _share_rows(run, each, one, config)
-            rows += _absent_rows(run, each, one, metrics[name][each])
-            for other in _against(name, runs):
-                _require_same(name, other, runs, each)
-                rows += _difference_rows(run, each, other, metrics[name], metrics[other], config)
         blocks[name] = run_block(
-            rows,
+            _run_rows(name, runs, metrics, config),
             arm=run.arm,
             recipe=run.recipe,
+            steps_factor=run.steps_factor,
             receptive_field=run.receptive_field,
             seeds=list(run.seeds),
             curves={each: _curves(m, each, config) for each, m in metrics[name].items()},
@@ -115,6 +116,26 @@ def context_runs(
         if f"{run.recipe}_{IDEALS[0]}" not in blocks:
             blocks |= _ideal_blocks(run, config)
     return blocks
+
+
+def _run_rows(
+    name: str,
+    runs: Mapping[str, MeasuredRun],
+    metrics: Mapping[str, Mapping[str, Mapping[str, Values]]],
+    config: ContextConfig,
+) -> list[Row]:
+    run = runs[name]
+    rows: list[Row] = []
+    for each, one in config.sets_of(run.corpus).items():
+        rows += _mean_rows(run, each, metrics[name][each], config)
+        rows += _share_rows(run, each, one, config)
+        rows += _absent_rows(run, each, one, metrics[name][each])
+        for other in _against(name, runs):
+            _require_same(name, other, runs, each)
+            untrained = runs[other].arm == "untrained"
+            both = metrics[name], metrics[other]
+            rows += _difference_rows(run, each, other, *both, config, untrained=untrained)
+    return [*rows, tried_row(run.tried, control_of=run.control_of)]
 
 
 def _mean_rows(
@@ -147,7 +168,8 @@ def _absent_rows(
         wanted[f"nll_position@{name}"] = f"no document has {last} targets"
     for length in one.contexts:
         whole = one.contexts[-1] + one.counted_tokens
-        wanted[f"nll_length@{length}"] = f"no document has {whole} tokens"
+        if run.arm != "untrained":  # not followed over lengths
+            wanted[f"nll_length@{length}"] = f"no document has {whole} tokens"
     return [
         Row(
             metric=f"{each}_{metric}",
@@ -158,7 +180,7 @@ def _absent_rows(
             reason=reason,
         )
         for metric, reason in wanted.items()
-        if metric not in metrics and not (metric == "counted" and run.arm == "dynamic")
+        if metric not in metrics and not (metric == "counted" and run.arm in UNFITTED_ARMS)
     ]
 
 
@@ -187,12 +209,14 @@ def _difference_rows(
     ours: Mapping[str, Mapping[str, Values]],
     theirs: Mapping[str, Mapping[str, Values]],
     config: ContextConfig,
+    *,
+    untrained: bool,
 ) -> list[Row]:
     """Return run - other for every metric that both have, paired by group."""
-    rows = []
+    rows, compared = [], _WORTH if untrained else _COMPARED
     for metric, a in ours[each].items():
         b = theirs[each].get("counted" if metric == "counted_none" else metric)
-        if b is None or metric.partition("@")[0] not in _COMPARED:
+        if b is None or metric.partition("@")[0] not in compared:
             continue
         assert np.array_equal(a.groups_G, b.groups_G), metric
         # Training seeds of two runs have nothing in common to pair: the other is averaged.

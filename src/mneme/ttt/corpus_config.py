@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from mneme.core.config import require
 
 TokenizerName = Literal["bpe", "smollm2", "bytes"]
-SOURCES = ("shakespeare", "chitchat")
-"""Plays and conversations: names of corpora under `resources/corpora`."""
 KINDS = ("play", "conversation")
 """Kinds of documents: numbers 0 and 1 of the array `kind`."""
-SOURCE_OF = {"play": "shakespeare", "conversation": "chitchat"}
+KIND_OF = {"shakespeare": "play", "chitchat": "conversation", "daily_dialog": "conversation"}
+"""Names of corpora under `resources/corpora` -> kind of their documents."""
 SPLITS = ("train", "validation", "test")
 """Numbers 0, 1 and 2 of the array `split`."""
 SPECIALS = 3
@@ -29,7 +29,8 @@ class CorpusConfig:
     vocabulary: int | None
     """Tokens of `bpe`, the 3 special ones included, at least 259; null for the others."""
     sources: dict[str, float]
-    """shakespeare (plays), chitchat (conversations) -> share of the training sequences; sum 1."""
+    """shakespeare (plays), chitchat or daily_dialog (conversations; the latter is fetched from the
+    hub) -> share of the training sequences; sum 1, one source a kind at most."""
     train_share: float
     """Share of plays, and of conversations, to train on."""
     validation_share: float
@@ -52,8 +53,10 @@ class CorpusConfig:
         rule = f"at least {256 + SPECIALS}" if ours else f"null for {self.tokenizer}"
         least = self.vocabulary is not None and self.vocabulary >= 256 + SPECIALS
         require(least if ours else self.vocabulary is None, "vocabulary", rule, self.vocabulary)
-        known = bool(self.sources) and set(self.sources) <= set(SOURCES)
-        require(known, "sources", f"some of {', '.join(SOURCES)}", list(self.sources))
+        known = bool(self.sources) and set(self.sources) <= set(KIND_OF)
+        require(known, "sources", f"some of {', '.join(KIND_OF)}", list(self.sources))
+        apart = len({KIND_OF[source] for source in self.sources}) == len(self.sources)
+        require(apart, "sources", "one of plays and one of conversations", list(self.sources))
         shares = self.sources.values()
         whole = min(shares) > 0 and abs(sum(shares) - 1) < 1e-9
         require(whole, "sources", "shares above 0 with sum 1", self.sources)
@@ -64,6 +67,32 @@ class CorpusConfig:
         require(self.min_turns >= 2, "min_turns", "at least 2", self.min_turns)
         low = all(word == word.lower() for word in self.harmless)
         require(low, "harmless", "in lower case", self.harmless)
+
+    @property
+    def source_of(self) -> dict[str, str]:
+        """Return kind -> the source of its documents, kinds in their order."""
+        named = {KIND_OF[source]: source for source in self.sources}
+        return {kind: named[kind] for kind in KINDS if kind in named}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DailyDialogConfig:
+    """Where the corpus `daily_dialog` is had: a data set of the hub, fetched where it is used."""
+
+    name: str
+    """Hub id (org/name)."""
+    revision: str
+    """Commit, 40 hex digits."""
+    files: tuple[str, ...]
+    """Parquet files with a column `dialog`, a list of turns a row."""
+
+    def __post_init__(self) -> None:
+        named = re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", self.name) is not None
+        require(named, "name", "a hub id (org/name)", self.name)
+        pinned = re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
+        require(pinned, "revision", "a commit of 40 hex digits", self.revision)
+        whole = bool(self.files) and len(set(self.files)) == len(self.files)
+        require(whole, "files", "one or more different ones", self.files)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,7 +161,7 @@ def prefill(
     Raises
     ------
     InnerLossError
-        The loss of a chunk is not finite.
+        A loss or a logit is not finite; names the chunk.
     """
     return extend(model, tokens_BT, begin(model, len(tokens_BT), inner, fast=fast))
 
@@ -177,6 +177,11 @@ def extend(
     """Read T >= 1 further tokens a row; returns the logits (B, V) of the next and the new state.
 
     The result does not depend on how a text is cut into calls.
+
+    Raises
+    ------
+    InnerLossError
+        A loss or, where anything is learnt, a logit is not finite; names the chunk.
     """
     assert tokens_BT.shape[1] >= 1, "no token to read"
     logits_BV = None
@@ -188,6 +193,8 @@ def extend(
         logits_BV, state = _read(model, tokens_BT[:, whole : whole + room], state)
         tokens_BT = tokens_BT[:, whole + room :]
     assert logits_BV is not None
+    if state.inner is not None and not logits_BV.isfinite().all():
+        raise _diverged("prediction", state.inner, state.chunk_past)
     return logits_BV, state
 
 
@@ -286,10 +293,17 @@ def _learn(model: TTTTransformer, state: DecodeState, next_B1: Tensor) -> Decode
         order="none",
     )
     if not (made.nll_BC.isfinite().all() and made.norm_B.isfinite().all()):
-        raise InnerLossError(
-            "the inner loss of a chunk is not finite while decoding: lower inner.learning_rate"
-        )
+        raise _diverged("inner loss", state.inner, state.chunk_past)
     return learning(replace(state, fast=made.fast), state.inner)
+
+
+def _diverged(what: str, inner: InnerConfig, past: Past | None) -> InnerLossError:
+    """Return the error that names the chunk after `past`, counted from the stream's start."""
+    chunk = 0 if past is None else past.position // inner.chunk
+    return InnerLossError(
+        f"the {what} of chunk {chunk} is not finite while decoding: lower inner.learning_rate, or "
+        "start again with the fast weights as trained"
+    )
 
 
 def generate(

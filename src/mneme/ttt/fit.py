@@ -27,13 +27,15 @@ from mneme.core.checkpoints import Log, Training, run_steps
 from mneme.core.seeds import torch_generator
 from mneme.nn.schedule import warm_cosine
 from mneme.ttt.config import TTT_ARMS, Arm, RecipeConfig
-from mneme.ttt.inner import read
 from mneme.ttt.material import Material
-from mneme.ttt.meta import inner_at, meta_reading
+from mneme.ttt.meta import inner_at, meta_reading, validation_losses
 from mneme.ttt.model import TTTTransformer, build_model
 
 BETAS = (0.9, 0.95)
 """AdamW's; the second is that of most language models, since gradients shrink as the loss falls."""
+
+
+_READ = ("val_nll", "val_nll_frozen")
 
 
 class DivergedError(ValueError):
@@ -145,8 +147,9 @@ class Course:
         self.optimizer.step()
         record["seconds"] = time.perf_counter() - started
         if (index + 1) % self.config.eval_every == 0 or index + 1 == self.config.steps:
-            record["val_nll"] = self.validation_nll()
-            self._check(index, "validation loss", record["val_nll"])
+            record |= self.validation(step=index)
+            for name in _READ:
+                self._check(index, "validation loss", record.get(name, 0.0))
         return record
 
     def accumulate(self, index: int) -> dict[str, float]:
@@ -182,21 +185,44 @@ class Course:
         tokens_BT1 = self.material.batch(index, self.seed, self.config.batch, self.config.tokens)
         return torch.from_numpy(tokens_BT1).to(self.device)
 
-    @torch.no_grad()
-    def validation_nll(self) -> float:
-        """Return the mean loss (nats a token) on validation sequences, read as at test time.
+    def validation(self, *, step: int) -> dict[str, float]:
+        """Return mean losses (nats a token) on validation sequences, read as at test time.
 
-        Arms with an inner loop update their fast weights at the full inner learning rate, each
-        sequence from its beginning and by itself.
+        Parameters
+        ----------
+        step : int
+            Step just made, for the message of an error.
+
+        Returns
+        -------
+        dict
+            `val_nll`, of the tokens that the objective counts: arms with an inner loop update
+            their fast weights at the full inner learning rate, each sequence from its beginning
+            and by itself. For those also `val_nll_frozen`, the same tokens without any update:
+            where the two are equal, no loss has seen one.
         """
+        found = {"val_nll": self._validation_nll(update=True, step=step)}
+        if self.arm in TTT_ARMS:
+            found["val_nll_frozen"] = self._validation_nll(update=False, step=step)
+        return found
+
+    def _validation_nll(self, *, update: bool, step: int) -> float:
         tokens_BT1 = torch.from_numpy(
             self.material.validation(self.config.eval_documents, self.config.tokens)
         )
-        update, total = self.arm in TTT_ARMS, 0.0
-        for few_BT1 in tokens_BT1.split(self.config.micro_batch):
-            reading = read(self.model, few_BT1.to(self.device), self.inner, update=update)
-            total += reading.nll_BT.double().sum().item()
-        return total / tokens_BT1[:, 1:].numel()
+        parts = [
+            validation_losses(
+                self.model,
+                few_BT1.to(self.device),
+                self.inner,
+                self.config,
+                arm=self.arm,
+                update=update,
+                step=step,
+            )
+            for few_BT1 in tokens_BT1.split(self.config.micro_batch)
+        ]
+        return torch.cat(parts).double().mean().item()
 
     def summary(self) -> dict[str, Any]:
         """Return the readings with what the training was like since the one before."""
@@ -204,7 +230,8 @@ class Course:
         for made, record in enumerate(self.training.history, 1):
             since.append(record)
             if "val_nll" in record:
-                points.append({"step": made} | _means(since) | {"val_nll": record["val_nll"]})
+                read = {key: record[key] for key in _READ if key in record}
+                points.append({"step": made} | _means(since) | read)
                 since = []
         seconds = sum(record["seconds"] for record in self.training.history)
         tokens = self.config.steps * self.config.batch * self.config.tokens

@@ -15,22 +15,20 @@ Legend: B batch, T position, D width, C cells, N prompts, R trials.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mneme.ttt.config import TTT_ARMS, InnerConfig
 from mneme.ttt.fast import FastWeights
-from mneme.ttt.grid_config import SweepConfig
-from mneme.ttt.grid_texts import Context, GridTexts, contexts_of, grid_texts
-from mneme.ttt.inner import InnerLossError, ReaderState, nll_of, read
+from mneme.ttt.grid_texts import Context, GridTexts
+from mneme.ttt.inner import InnerLossError, ReaderState, first_not_finite, read
 from mneme.ttt.model import Past, TTTTransformer
+from mneme.ttt.nll import nll_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,11 +81,11 @@ def measure_grid(
     shape = texts.adapted_CN.shape
     trials = 1 + max(context.trial for context in contexts)
     kinds = {context.kind: np.zeros((trials, *shape)) for context in contexts}
-    none = np.array([[one.loss(model, fresh) for one in counted_C] for counted_C in counted_NC]).T
+    none = np.array([[one.loss(model, fresh, inner) for one in each_C] for each_C in counted_NC]).T
     alone = {kind: np.zeros_like(loss) for kind, loss in kinds.items()}
     for context, cell, fast in adapted(model, texts, contexts, inner, batch=batch):
         at = context.trial, cell, context.prompt
-        kinds[context.kind][at] = counted_NC[context.prompt][cell].loss(model, fast)
+        kinds[context.kind][at] = counted_NC[context.prompt][cell].loss(model, fast, inner)
         if source_measure:
             alone[context.kind][at] = _alone(model, texts, context.prompt, cell, fast, inner)
     arrays = {"none_CN": none, **_named(kinds, "")}
@@ -132,18 +130,31 @@ class _Counted:
     """The token after each, int64 (1, T)."""
     share_T: Floats
     """Share of each target's loss in the cell's mean, adding up to 1."""
-    past: Past | None
-    """Keys and values before that part, where no fast weight has a say in them."""
+    start: int
+    """Place of the part's first token in the text."""
 
     @torch.no_grad()
-    def loss(self, model: TTTTransformer, fast: FastWeights | None) -> float:
-        """Return the cell's loss under one sample's frozen fast weights, nats."""
-        past, found = self.past, []
+    def loss(self, model: TTTTransformer, fast: FastWeights | None, inner: InnerConfig) -> float:
+        """Return the cell's loss under one sample's frozen fast weights, nats.
+
+        Raises
+        ------
+        InnerLossError
+            It is not finite; names the chunk of the text.
+        """
+        past, found = None, []
         for start in range(0, self.x_BTD.shape[1], _PIECE):
             span = slice(start, start + _PIECE)
             logits_BCV, past = model.suffix(self.x_BTD[:, span], fast, past)
             found.append(nll_of(logits_BCV, self.targets_BT[:, span])[0].double())
-        return float(self.share_T @ torch.cat(found).cpu().numpy())
+        nll_T = torch.cat(found)
+        if not nll_T.isfinite().all():
+            chunk = (self.start + first_not_finite(nll_T[None])) // inner.chunk
+            raise InnerLossError(
+                f"the loss of chunk {chunk} is not finite after a context was learnt: lower "
+                "inner.learning_rate"
+            )
+        return float(self.share_T @ nll_T.cpu().numpy())
 
 
 @torch.no_grad()
@@ -153,8 +164,9 @@ def _counted(model: TTTTransformer, texts: GridTexts, prompt: int) -> list[_Coun
         raise ValueError("the memory grid needs a sliding window, this model sees everything")
     size = len(texts.periods[prompt])
     periodic = model.config.receptive_field + 1  # first target that sees nothing but repeats
-    # The suffix sees so many tokens back from a target's input.
-    behind = model.config.ttt_blocks * (model.window - 1)
+    # The suffix sees so many tokens back from a target's input: its first block's attention is
+    # part of the prefix.
+    behind = (model.config.ttt_blocks - 1) * (model.window - 1)
     cut_C, length_C = texts.adapted_CN[:, prompt], texts.length_CN[:, prompt]
     device = next(model.parameters()).device
     read_T = texts.stream(prompt, min(int(length_C.max()), periodic + size))
@@ -163,16 +175,13 @@ def _counted(model: TTTTransformer, texts: GridTexts, prompt: int) -> list[_Coun
     found = []
     for cut, length in zip(cut_C.tolist(), length_C.tolist(), strict=True):
         first = min(cut, periodic) - 1  # input of the first target
-        start, past = max(0, first - behind), None
-        if model.config.ttt_blocks == 1 and first > start:
-            # Keys and values of a suffix of one block lie before its fast weights.
-            start, past = first, model.suffix(x_BTD[:, start:first], None, None)[1]
+        start = max(0, first - behind)
         target = np.arange(cut, length)
         place = np.where(target < periodic, target, periodic + (target - periodic) % size)
         stop = min(length, periodic + size) - 1
         share_T = np.bincount(place - 1 - start, minlength=stop - start) / len(target)
         span = slice(start, stop)
-        found.append(_Counted(x_BTD[:, span], tokens_BT[:, 1:][:, span], share_T, past))
+        found.append(_Counted(x_BTD[:, span], tokens_BT[:, 1:][:, span], share_T, start))
     return found
 
 
@@ -278,10 +287,12 @@ def _in_step(
             span = slice(done * inner.chunk, chunks * inner.chunk + 1)
             state = read(model, tokens_BT[rows, span], inner, state=state).state
             done = chunks
-        there = _rows(state, [rows.index(cut.row) for cut in due[chunks]])
-        fast = _rest_learnt(model, tokens_BT, due[chunks], done * inner.chunk, there, inner)
-        for place, cut in enumerate(due[chunks]):
-            yield cut.context, cut.cell, None if fast is None else fast.row(place)
+        for first in range(0, len(due[chunks]), len(tokens_BT)):  # as many at a time as rows
+            few = due[chunks][first : first + len(tokens_BT)]
+            there = _rows(state, [rows.index(cut.row) for cut in few])
+            fast = _rest_learnt(model, tokens_BT, few, done * inner.chunk, there, inner)
+            for place, cut in enumerate(few):
+                yield cut.context, cut.cell, None if fast is None else fast.row(place)
 
 
 def _rest_learnt(
@@ -315,76 +326,3 @@ def _rows(state: ReaderState, places: list[int]) -> ReaderState:
         None if state.fast is None else FastWeights({k: w[places] for k, w in state.fast.items()})
     )
     return ReaderState(fast, chosen(state.prefix_past), chosen(state.suffix_past))
-
-
-def sweep(
-    model: TTTTransformer,
-    encode: Callable[[str], ArrayLike],
-    inner: InnerConfig,
-    config: SweepConfig,
-    *,
-    max_tokens: int,
-    batch: int,
-    vocabulary: Ints,
-    generator: np.random.Generator,
-) -> list[dict[str, Any]]:
-    """Measure one cell of few prompts under other inner learning rates and chunk sizes.
-
-    Parameters
-    ----------
-    model : TTTTransformer
-        Arm with fast weights, as trained.
-    encode : callable
-        Text -> token ids, without special tokens.
-    inner : InnerConfig
-        Whose clip is kept.
-    config : SweepConfig
-        Settings, prompts and cell.
-    max_tokens, batch
-        As for the grid.
-    vocabulary : int array (V,)
-        Ids that random tokens are drawn from.
-    generator : numpy.random.Generator
-        Source of which other prompt stands in.
-
-    Returns
-    -------
-    list of dict
-        For every setting `learning_rate`, `chunk`, and `none`, `own`, `other`: mean loss of the
-        counted tokens of each prompt, nats; or None beside the `reason`.
-    """
-    texts = grid_texts(
-        encode,
-        prompts=config.prompts,
-        adapt_ratios=(config.adapt_ratio,),
-        repeats=(config.repeats,),
-        max_tokens=max_tokens,
-    )
-    contexts = contexts_of(texts, ("other",), trials=1, vocabulary=vocabulary, generator=generator)
-    points = []
-    for chunk, rate in product(config.chunks, config.learning_rates):
-        setting = replace(inner, learning_rate=rate, chunk=chunk)
-        losses = _swept(model, texts, contexts, setting, batch=batch)
-        points.append({"learning_rate": rate, "chunk": chunk, **losses})
-    return points
-
-
-def _swept(
-    model: TTTTransformer,
-    texts: GridTexts,
-    contexts: Sequence[Context],
-    inner: InnerConfig,
-    *,
-    batch: int,
-) -> dict[str, Any]:
-    """Return the losses of one setting, or None beside the reason."""
-    losses: dict[str, Any] = {"none": None, "own": None, "other": None}
-    window = model.config.window
-    if inner.chunk > window:
-        return {**losses, "reason": f"the chunk is longer than the window of {window} tokens"}
-    try:
-        made = measure_grid(model, texts, contexts, inner, batch=batch, source_measure=False)
-    except InnerLossError as error:
-        return {**losses, "reason": str(error)}
-    names = {"none": "none_CN", "own": "own_CN", "other": "other_RCN"}
-    return {**{k: made[name].reshape(-1).tolist() for k, name in names.items()}, "reason": None}

@@ -15,6 +15,7 @@ delta_minus_<kind>     nats   gain of the own context less that of a control con
 harm                   nats   loss added by another prompt's context
 source_...             ...    the source's own measure (second part alone) of the same
 <metric>_minus_<run>   ...    this run less another, same prompts and seeds
+configurations_tried   count  of the run's recipe, the one in use among them
 ====================== ====== ==================================================================
 
 Prompts are the same under every seed: seeds are averaged per prompt, then prompts are resampled.
@@ -38,6 +39,7 @@ from mneme.stats.intervals import bootstrap_mean, crossed_mean, finite
 from mneme.stats.rows import Row, row_of
 from mneme.ttt.grid_config import GridConfig
 from mneme.ttt.grid_texts import CONTROLS
+from mneme.ttt.tried import tried_row
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray]
@@ -68,6 +70,8 @@ class MeasuredGrid:
     """Under each seed, as `grid.sweep` gives it; empty where none was made."""
     against: tuple[str, ...]
     """Runs that this one is compared with."""
+    tried: int
+    """Configurations of its recipe that were tried."""
     control_of: str | None
     """Run that this one is a control of."""
 
@@ -112,7 +116,7 @@ def grid_runs(runs: Mapping[str, MeasuredGrid], config: GridConfig) -> dict[str,
         for other in run.against:
             found |= _differences(name, other, runs, metrics)
         blocks[name] = run_block(
-            [*_rows(name, run, found, config)],
+            [*_rows(name, run, found, config), tried_row(run.tried, control_of=run.control_of)],
             net=run.net,
             recipe=run.recipe,
             compared_with=list(run.against),

@@ -12,9 +12,10 @@ from mneme.core.checkpoints import Log
 from mneme.core.config import require
 from mneme.core.seeds import numpy_generator
 from mneme.ttt.codec import Codec
-from mneme.ttt.grid import measure_grid, sweep
+from mneme.ttt.grid import measure_grid
 from mneme.ttt.grid_config import GridRecipeConfig
 from mneme.ttt.grid_report import MeasuredGrid, Net
+from mneme.ttt.grid_sweep import sweep
 from mneme.ttt.grid_texts import CONTROLS, contexts_of, grid_texts
 from mneme.ttt.model import TTTTransformer
 from mneme.ttt.stages import GridStageConfig, TrainedConfig
@@ -163,6 +164,7 @@ def _measured(
         readings=tuple(readings),
         sweeps=tuple(sweeps) if kind == "base" and recipe.sweep else (),
         against=against,
+        tried=config.tried[base.recipe_name],
         control_of=name if kind == "untrained" else None,
     )
 

@@ -22,12 +22,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mneme.core.config import require
 from mneme.ttt.config import TTT_ARMS, InnerConfig
 from mneme.ttt.fast import FastWeights, square_norm
 from mneme.ttt.model import Past, TTTTransformer
+from mneme.ttt.nll import nll_of
 
 Order = Literal["none", "first", "second"]
 """What later gradients see of an update: nothing, all but its gradient, or everything."""
@@ -169,8 +169,11 @@ def _scan(
     x_BTD, prefix_past = model.prefix(tokens_BT[:, :-1], state.prefix_past)
     fast, past, losses, norms = state.fast, state.suffix_past, [], []
     begun = 0 if past is None else past.position
-    for span, share_BC in pieces:
-        x_BCD, targets_BC = x_BTD[:, span], tokens_BT[:, 1:][:, span]
+    pieces = list(pieces)
+    # Split at once: the gradient of a slice would be as long as the whole text.
+    parts = x_BTD.split([span.stop - span.start for span, _ in pieces], dim=1)
+    for x_BCD, (span, share_BC) in zip(parts, pieces, strict=True):
+        targets_BC = tokens_BT[:, 1:][:, span]
         if share_BC is None or fast is None:
             logits_BCV, past = model.suffix(x_BCD, fast, past)
             losses.append(nll_of(logits_BCV, targets_BC))
@@ -180,8 +183,8 @@ def _scan(
             nll_BC, fast, past, norm_B = made
             losses.append(nll_BC)
             norms.append(norm_B)
-        chunk = (begun + span.start) // inner.chunk
-        _require_finite(losses[-1], norms[-1:], chunk=chunk, step=step)
+        norm_B = norms[-1] if share_BC is not None and norms else None
+        _require_finite(losses[-1], norm_B, inner, begun + span.start, step=step)
     assert past is not None
     if order == "none":
         prefix_past, past = prefix_past.detached(), past.detached()
@@ -242,7 +245,7 @@ def learn(
     fast = FastWeights(own)
     with torch.enable_grad():
         logits_BCV, past = model.suffix(x_BCD, fast, past, twice=order == "second")
-        nll_BC = nll_of(logits_BCV, targets_BC)
+        nll_BC = nll_of(logits_BCV, targets_BC, twice=order == "second")
         found = torch.autograd.grad(
             (nll_BC * share_BC).sum(),
             list(fast.values()),
@@ -256,13 +259,6 @@ def learn(
     if order == "none":
         return Step(nll_BC.detach(), moved.detached(), past.cut(), norm_B)
     return Step(nll_BC, moved, past, norm_B)
-
-
-def nll_of(logits_BCV: Tensor, targets_BC: Tensor) -> Tensor:
-    """Return the cross-entropy of each target (B, C), nats."""
-    # Flat: with the classes in the middle the same kernel takes four times as long.
-    nll = F.cross_entropy(logits_BCV.flatten(0, 1), targets_BC.flatten(), reduction="none")
-    return nll.view(targets_BC.shape)
 
 
 def _learn_again(
@@ -289,13 +285,12 @@ def _learn_again(
     seen = () if past is None else (*past.keys, *past.values)
     parameters = [p for p in model.parameters() if p.requires_grad]
     inputs = [x_BCD, *fast.values(), *seen]
-    steps = 0 if past is None else past.position
+    held, steps = (0, 0) if past is None else (past.held, past.position)
     nll_BC, norm_B, *made = _Again.apply(run, order, len(inputs), *inputs, *parameters)
     moved, kept = made[: len(names)], made[len(names) :]
-    half = len(kept) // 2
-    after = Past(
-        tuple(kept[:half]), tuple(kept[half:]), kept[0].shape[2], steps + targets_BC.shape[1]
-    )
+    half, read = len(kept) // 2, targets_BC.shape[1]
+    held = min(held + read, model.config.window - 1)  # arms that learn have a window
+    after = Past(tuple(kept[:half]), tuple(kept[half:]), held, steps + read)
     return Step(nll_BC, FastWeights(dict(zip(names, moved, strict=True))), after, norm_B)
 
 
@@ -358,12 +353,20 @@ def _pieces(
 
 
 def _require_finite(
-    nll_BC: Tensor, norms: Sequence[Tensor], *, chunk: int, step: int | None
+    nll_BC: Tensor, norm_B: Tensor | None, inner: InnerConfig, start: int, *, step: int | None
 ) -> None:
-    total = nll_BC.detach().sum() + sum(norm_B.sum() for norm_B in norms)
+    """Name the chunk of the first loss, of tokens read from `start` on, that is not finite."""
+    total = nll_BC.detach().sum() + (0 if norm_B is None else norm_B.sum())
     if not torch.isfinite(total):
+        # What is not learnt may be many chunks at once.
+        place = start if norm_B is not None else start + first_not_finite(nll_BC)
         at = "" if step is None else f" at step {step}"
         raise InnerLossError(
-            f"the inner loss of chunk {chunk}{at} is not finite: lower inner.learning_rate or "
-            "training.learning_rate"
+            f"the inner loss of chunk {place // inner.chunk}{at} is not finite: lower "
+            "inner.learning_rate or training.learning_rate"
         )
+
+
+def first_not_finite(values_BT: Tensor) -> int:
+    """Return the first position at which some row is not finite; 0 where all are."""
+    return int((~values_BT.detach().isfinite()).any(dim=0).int().argmax())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mneme.core.config import ConfigError
 from mneme.core.seeds import numpy_generator
-from mneme.ttt.corpus_config import KINDS, SOURCE_OF, SPLITS, CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import KINDS, SPLITS, CorpusConfig, MarkovConfig
 from mneme.ttt.markov import Floats, draw_documents
 
 Ints = NDArray[np.int64]
@@ -64,7 +64,8 @@ class TextMaterial:
 
     def __init__(self, arrays: Mapping[str, np.ndarray], config: CorpusConfig) -> None:
         self.vocabulary = int(arrays["vocabulary"])
-        self._shares = {kind: config.sources.get(SOURCE_OF[kind], 0.0) for kind in KINDS}
+        given = {kind: config.sources[source] for kind, source in config.source_of.items()}
+        self._shares = {kind: given.get(kind, 0.0) for kind in KINDS}
         self.kinds = tuple(kind for kind in KINDS if self._shares[kind] > 0)
         self._arrays = arrays
         self._train = {kind: self._documents(kind, "train") for kind in self.kinds}

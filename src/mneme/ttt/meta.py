@@ -109,6 +109,47 @@ def meta_reading(
     return MetaReading(torch.cat([*losses, rest.nll_BT], dim=1).mean(), norms_BI)
 
 
+@torch.no_grad()
+def validation_losses(
+    model: TTTTransformer,
+    tokens_BT1: Tensor,
+    inner: InnerConfig,
+    training: TrainingConfig,
+    *,
+    arm: Arm,
+    update: bool = True,
+    step: int | None = None,
+) -> Tensor:
+    """Return the losses that the objective counts, read as at test time.
+
+    Parameters
+    ----------
+    model, tokens_BT1, inner, training, arm, step
+        As for `meta_reading`; the inner learning rate as it is after warm-up.
+    update : bool
+        Whether fast weights are updated, where the arm has any that are.
+
+    Returns
+    -------
+    Tensor
+        Nats. `all_chunks`: of all T tokens (B, T), each chunk before its own update. `split`: of
+        the second part alone, after the first was learnt to its end; of the same tokens for arms
+        that learn nothing while they read.
+
+    Raises
+    ------
+    InnerLossError
+        As for `meta_reading`.
+    """
+    update = update and arm in TTT_ARMS
+    if training.objective == "all_chunks":
+        return read(model, tokens_BT1, inner, update=update, step=step).nll_BT
+    adapted = adapted_tokens(training, tokens_BT1.shape[1] - 1, chunk=inner.chunk)
+    first_BT1, rest_BT1 = tokens_BT1[:, : adapted + 1], tokens_BT1[:, adapted:]
+    state = read(model, first_BT1, inner, update=update, flush=True, step=step).state
+    return read(model, rest_BT1, inner, state=state, update=False, step=step).nll_BT
+
+
 def adapted_tokens(training: TrainingConfig, tokens: int, *, chunk: int) -> int:
     """Return how many of a sequence's predicted tokens the fast weights are trained on.
 

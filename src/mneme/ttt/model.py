@@ -1,8 +1,9 @@
 """Transformer whose last blocks carry a fast MLP, trained at test time, before a static one.
 
-A pass has two parts. The prefix (embedding and the blocks before the first fast MLP) never changes
-at test time and runs once over a sequence. The suffix (the remaining blocks and the head) runs
-chunk by chunk, each sample with fast weights of its own.
+A pass has two parts. The prefix (all before the first fast MLP: embedding, blocks, and the
+attention of the block that carries it) never changes at test time and runs once over a sequence.
+The suffix (that block's MLPs, the remaining blocks and the head) runs chunk by chunk, each sample
+with fast weights of its own.
 
 Legend: B batch, T position, C position in a chunk, D width, H hidden, V vocabulary, P past
 positions, N heads, E width of a head.
@@ -31,9 +32,10 @@ class Past(NamedTuple):
     """Keys and values of the positions that later ones may still see; never changed in place."""
 
     keys: tuple[Tensor, ...]
-    """Of each block, (B, N, P, E), after their normalisation and before rotation."""
+    """Of each attention, (B, N, P, E), after their normalisation and before rotation; none in the
+    suffix of a single block."""
     values: tuple[Tensor, ...]
-    """Of each block, (B, N, P, E)."""
+    """Of each attention, (B, N, P, E)."""
     held: int
     """Positions held, P: at most window - 1, or all with full attention."""
     position: int
@@ -89,21 +91,20 @@ class Block(nn.Module):
             for _ in range(2)
         )
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        view: View,
-        past: tuple[Tensor, Tensor] | None,
-        fast: tuple[Tensor, ...] | None = None,
+    def attend(
+        self, x_BTD: Tensor, view: View, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the stream (B, T, D) and the keys and values (B, N, P + T, E) at hand."""
         mixed, kept = self.attention(self.pre["attention"](x_BTD), view, past)
-        x_BTD = x_BTD + self.post["attention"](mixed)
+        return x_BTD + self.post["attention"](mixed), kept
+
+    def feed(self, x_BTD: Tensor, fast: tuple[Tensor, ...] | None) -> Tensor:
+        """Return the stream (B, T, D) after the MLPs, the fast one with its own matrices if any."""
         for name in self.mlps:
             own = fast if name == "mlp_ttt" else None
             made = self.get_submodule(name)(self.pre[name](x_BTD), own)
             x_BTD = x_BTD + self.post[name](made)
-        return x_BTD, kept
+        return x_BTD
 
 
 class TTTTransformer(nn.Module):
@@ -149,7 +150,7 @@ class TTTTransformer(nn.Module):
         return self.suffix(self.prefix(tokens_BT)[0], None, None)[0]
 
     def prefix(self, tokens_BT: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
-        """Run what never changes at test time: embedding and the blocks before the fast ones.
+        """Run what never changes at test time: all before the first fast MLP.
 
         Parameters
         ----------
@@ -166,8 +167,8 @@ class TTTTransformer(nn.Module):
             For the next call; the one given stays as it was.
         """
         x_BTD = self.embedding(tokens_BT) * math.sqrt(self.config.width)
-        blocks = range(self.first_ttt)
-        return self._run(blocks, x_BTD, None, past, twice=False)
+        attend, feed = range(self.first_ttt + 1), range(self.first_ttt)
+        return self._run(x_BTD, past, attend=attend, feed=feed, fast=None, twice=False)
 
     def suffix(
         self,
@@ -177,7 +178,7 @@ class TTTTransformer(nn.Module):
         *,
         twice: bool = False,
     ) -> tuple[Tensor, Past]:
-        """Run the last `ttt_blocks` blocks and the head.
+        """Run the MLPs of the first block with fast weights, the blocks after it, and the head.
 
         Parameters
         ----------
@@ -197,8 +198,8 @@ class TTTTransformer(nn.Module):
         past : Past
             For the next call; the one given stays as it was.
         """
-        blocks = range(self.first_ttt, self.config.blocks)
-        x_BCD, past = self._run(blocks, x_BCD, fast, past, twice=twice)
+        attend, feed = (range(self.first_ttt + n, self.config.blocks) for n in (1, 0))
+        x_BCD, past = self._run(x_BCD, past, attend=attend, feed=feed, fast=fast, twice=twice)
         return self._logits(x_BCD), past
 
     def _logits(self, x_BCD: Tensor) -> Tensor:
@@ -211,27 +212,34 @@ class TTTTransformer(nn.Module):
 
     def _run(
         self,
-        blocks: range,
         x_BTD: Tensor,
-        fast: Mapping[str, Tensor] | None,
         past: Past | None,
         *,
+        attend: range,
+        feed: range,
+        fast: Mapping[str, Tensor] | None,
         twice: bool,
     ) -> tuple[Tensor, Past]:
-        steps = x_BTD.shape[1]
+        """Run the attention of the blocks `attend` and the MLPs of the blocks `feed`, in order."""
+        steps, window = x_BTD.shape[1], self.window
         held, position = (0, 0) if past is None else (past.held, past.position)
-        window, config = self.window, self.config
-        view = view_of(config, window, past=held, steps=steps, twice=twice, like=x_BTD)
         keep = held + steps if window is None else min(held + steps, window - 1)
+        view = view_of(self.config, window, past=held, steps=steps, twice=twice, like=x_BTD)
         keys, values = [], []
-        for place, index in enumerate(blocks):
-            own = None
-            if fast is not None:
-                own = tuple(fast[f"blocks.{index}.mlp_ttt.{part}"] for part in PARTS)
-            before = None if past is None else (past.keys[place], past.values[place])
-            x_BTD, (k, v) = self.blocks[index](x_BTD, view, before, own)
-            keys.append(k[:, :, held + steps - keep :])
-            values.append(v[:, :, held + steps - keep :])
+        for index in range(min(attend.start, feed.start), max(attend.stop, feed.stop)):
+            block = self.blocks[index]
+            assert isinstance(block, Block)
+            if index in attend:
+                place = index - attend.start
+                before = None if past is None else (past.keys[place], past.values[place])
+                x_BTD, (k, v) = block.attend(x_BTD, view, before)
+                keys.append(k[:, :, held + steps - keep :])
+                values.append(v[:, :, held + steps - keep :])
+            if index in feed:
+                own = None
+                if fast is not None:
+                    own = tuple(fast[f"blocks.{index}.mlp_ttt.{part}"] for part in PARTS)
+                x_BTD = block.feed(x_BTD, own)
         return x_BTD, Past(tuple(keys), tuple(values), keep, position + steps)
 
     @torch.no_grad()

@@ -1,11 +1,14 @@
 """Histories of all trainings -> the blocks of `results/ttt_model.json`.
 
-Metrics: `val_nll` (last reading of the validation documents, nats a token, read as at test time),
-`train_nll` (training loss before it), `val_nll_equal_time` (validation loss when the fastest run of
-the recipe was done, between two readings), `parameters`, `train_tokens`, `train_s`, `tokens_per_s`,
-`time_per_token` and `parameters_share` (against the recipe's sliding window), and, for arms with an
-inner loop, `inner_norm` (mean norm of the inner gradients, before the clip) and `clipped` (share of
-inner steps that the clip shortens), both between the last two readings.
+Metrics: `val_nll` (last reading of the validation documents, nats a token, read as at test time, of
+the tokens that the objective counts), `train_nll` (training loss before it), `val_nll_equal_time`
+(validation loss when the fastest run of the recipe was done, between two readings), `parameters`,
+`train_tokens`, `train_s`, `tokens_per_s`, `time_per_token` and `parameters_share` (against the
+recipe's sliding window), `train_s_share` (of a run that trains longer: against the run whose time
+it is given), and, for arms with an inner loop, `val_nll_frozen` (as `val_nll`, without updates),
+`inner_norm` (mean norm of the inner gradients, before the clip) and `clipped` (share of inner steps
+that the clip shortens), both between the last two readings. `configurations_tried` is the count of
+the run's recipe, the one in use among them.
 
 A value is the mean over seeds and has no interval: nothing here is a claim, and validation
 documents chose the settings. `val_nll_equal_time` is a little hard on the slower arms, whose
@@ -22,16 +25,19 @@ import numpy as np
 from mneme.core.headline import run_block
 from mneme.stats.rows import Row
 from mneme.ttt.config import RunConfig
+from mneme.ttt.tried import tried_row
 
 History = Mapping[str, Any]
 _UNITS = {
     "val_nll": "nats",
+    "val_nll_frozen": "nats",
     "train_nll": "nats",
     "val_nll_equal_time": "nats",
     "parameters": "count",
     "parameters_share": "fraction",
     "train_tokens": "tokens",
     "train_s": "s",
+    "train_s_share": "fraction",
     "tokens_per_s": "tokens/s",
     "time_per_token": "fraction",
     "inner_norm": "nats",
@@ -44,6 +50,7 @@ def model_runs(
     runs: Mapping[str, RunConfig],
     histories: Mapping[str, Sequence[History]],
     *,
+    tried: Mapping[str, int],
     seeds: Sequence[int],
 ) -> dict[str, dict[str, Any]]:
     """Report the training of every run.
@@ -54,14 +61,18 @@ def model_runs(
         Run name -> its settings; those that are not trained are left out.
     histories : mapping
         Run name -> history of each seed: `points` of `step`, `train_loss`, `val_nll` (and
-        `inner_norm`, `clipped`), `seconds`, `tokens`, `tokens_per_s`, `parameters`.
+        `inner_norm`, `clipped`, `val_nll_frozen`), `seconds`, `tokens`, `tokens_per_s`,
+        `parameters`.
+    tried : mapping
+        Recipe -> configurations tried.
     seeds : sequence of int
         Training seeds, in the order of the histories.
 
     Returns
     -------
     dict
-        Run name -> block of the headline file: `rows`, `arm`, `recipe`, `seeds`, `history`.
+        Run name -> block of the headline file: `rows`, `arm`, `recipe`, `steps_factor`, `seeds`,
+        `history`.
     """
     blocks = {}
     for name, told in histories.items():
@@ -70,15 +81,20 @@ def model_runs(
             other: runs[other] for other in histories if runs[other].recipe == runs[name].recipe
         }
         shortest = min(history["seconds"] for other in same for history in histories[other])
-        plain = [other for other, run in same.items() if run.arm == "sliding"]
+        plain = [other for other, run in same.items() if run.plain]
         values = [_values(history, shortest=shortest) for history in told]
         if plain:
             base = [_values(history, shortest=shortest) for history in histories[plain[0]]]
             _compare(values, base)
+        if runs[name].steps_factor > 1:
+            _compare_time(values, histories[str(runs[name].control_of)])
+        control = runs[name].control_of
+        rows = _rows(values, seeds, control)
         blocks[name] = run_block(
-            _rows(values, seeds, runs[name].control_of),
+            [*rows, tried_row(tried[runs[name].recipe], control_of=control)],
             arm=runs[name].arm,
             recipe=runs[name].recipe,
+            steps_factor=runs[name].steps_factor,
             seeds=list(seeds),
             history=[{k: v for k, v in history.items() if k in _KEPT} for history in told],
         )
@@ -97,7 +113,8 @@ def _values(history: History, *, shortest: float) -> dict[str, float]:
         "train_s": history["seconds"],
         "tokens_per_s": history["tokens_per_s"],
     }
-    return found | {key: last[key] for key in ("inner_norm", "clipped") if key in last}
+    further = ("val_nll_frozen", "inner_norm", "clipped")
+    return found | {key: last[key] for key in further if key in last}
 
 
 def loss_at(history: History, seconds: float) -> float:
@@ -124,6 +141,13 @@ def _compare(values: Sequence[dict[str, float]], base: Sequence[Mapping[str, flo
     for one in values:
         one["parameters_share"] = one["parameters"] / parameters
         one["time_per_token"] = speed / one["tokens_per_s"]
+
+
+def _compare_time(values: Sequence[dict[str, float]], other: Sequence[History]) -> None:
+    """Add how much of another run's training time a run took, seeds of which are averaged."""
+    seconds = float(np.mean([history["seconds"] for history in other]))
+    for one in values:
+        one["train_s_share"] = one["train_s"] / seconds
 
 
 def _rows(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mneme.ttt.adapter_config import AdapterRunConfig
-from mneme.ttt.config import RecipeConfig, RunConfig
+from mneme.ttt.config import UNFITTED_ARMS, RecipeSettings, RunConfig
 
 MARKOV = "markov"
 """The corpus that is drawn, not read."""
@@ -26,7 +26,7 @@ class TTTPaths:
 
     results: str
     """Results folder."""
-    recipes: Mapping[str, RecipeConfig]
+    recipes: Mapping[str, RecipeSettings]
     """All recipes by name."""
     runs: Mapping[str, RunConfig]
     """All runs by name."""
@@ -72,12 +72,14 @@ class TTTPaths:
         chosen = self.runs[run]
         if chosen.arm != "dynamic":
             return run
-        plain = [
-            name
-            for name, other in self.runs.items()
-            if (other.recipe, other.arm) == (chosen.recipe, "sliding")
-        ]
-        return plain[0]
+        plain = [n for n, other in self.runs.items() if other.plain]
+        return next(n for n in plain if self.runs[n].recipe == chosen.recipe)
+
+    def weights(self, run: str) -> list[str]:
+        """Return the weights that a run is measured with, seed by seed; none if untrained."""
+        if self.runs[run].arm == "untrained":
+            return []
+        return self.seeded("fit", self.weights_of(run), "model.safetensors")
 
     @property
     def corpora(self) -> list[str]:
@@ -87,7 +89,7 @@ class TTTPaths:
     @property
     def fitted(self) -> list[str]:
         """Return the runs that are trained."""
-        return [name for name, run in self.runs.items() if run.arm != "dynamic"]
+        return [name for name, run in self.runs.items() if run.arm not in UNFITTED_ARMS]
 
     @property
     def measured(self) -> list[str]:

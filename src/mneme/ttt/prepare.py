@@ -48,8 +48,8 @@ def prepare(
     Parameters
     ----------
     documents : mapping of str to sequence of Document
-        Source (shakespeare, chitchat) -> scenes or conversations, at least those of
-        `config.sources`.
+        Source (shakespeare, chitchat, daily_dialog) -> scenes or conversations, at least those
+        of `config.sources`.
     config : CorpusConfig
         Settings.
     tokenizer : str or None
@@ -86,12 +86,13 @@ def _texts(
     The split is dealt before anything is left out, so that the filter moves no text from one
     part to another.
     """
-    named = {}
-    if "shakespeare" in config.sources:
-        named["play"] = plays(documents["shakespeare"])
-    if "chitchat" in config.sources:
-        named["conversation"] = {talk.group: talk.text for talk in documents["chitchat"]}
-        assert len(named["conversation"]) == len(documents["chitchat"])
+    named: dict[str, dict[str, str]] = {}
+    for kind, source in config.source_of.items():
+        if kind == "play":
+            named[kind] = plays(documents[source])
+        else:
+            named[kind] = {talk.group: talk.text for talk in documents[source]}
+            assert len(named[kind]) == len(documents[source])
     listed = offensive(config.harmless) if config.drop_offensive else None
     texts, short, offending = [], 0, 0
     for kind, texts_of_kind in named.items():

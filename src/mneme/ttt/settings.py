@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from mneme.core.config import ConfigError, require
 from mneme.ttt.adapter_config import AdapterConfig
 from mneme.ttt.chat_config import ChatConfig
-from mneme.ttt.config import TTT_ARMS, RecipeConfig, RunConfig
+from mneme.ttt.config import (
+    TTT_ARMS,
+    UNFITTED_ARMS,
+    ModelConfig,
+    RecipeConfig,
+    RecipeSettings,
+    RunConfig,
+    TriedConfig,
+)
 from mneme.ttt.context_config import ContextConfig, require_sets
-from mneme.ttt.corpus_config import SOURCE_OF, CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import CorpusConfig, DailyDialogConfig, MarkovConfig
 from mneme.ttt.grid_config import GridConfig
 from mneme.ttt.paths import MARKOV
 
@@ -23,12 +31,18 @@ class TTTConfig:
     """Training seeds, at least one."""
     corpora: dict[str, CorpusConfig]
     """Corpora of text by name."""
+    daily_dialog: DailyDialogConfig
+    """Where the source `daily_dialog` of a corpus is fetched, if one is used."""
     markov: MarkovConfig
     """The corpus `markov`, whose ideal reader is known."""
-    recipes: dict[str, RecipeConfig]
+    sizes: dict[str, ModelConfig]
+    """Networks by name; recipes choose one of them."""
+    recipes: dict[str, RecipeSettings]
     """What all arms of one comparison share."""
     runs: dict[str, RunConfig]
     """All runs; controls are runs beside the real ones."""
+    tried: TriedConfig
+    """Configurations tried before these; told in every headline file."""
     adapter: AdapterConfig
     """Dialogue adapters."""
     grid: GridConfig
@@ -48,6 +62,10 @@ class TTTConfig:
             there = recipe.corpus in known
             rule = f"one of {', '.join(sorted(known))}"
             require(there, f"recipes.{name}.corpus", rule, recipe.corpus)
+            try:
+                recipe.sized(self.sizes)
+            except ConfigError as error:
+                raise ConfigError(f"recipes.{name}.{error}") from None
         named = {"corpora": self.corpora, "recipes": self.recipes, "runs": self.runs}
         named |= {"adapter.runs": self.adapter.runs, "context.sets": self.context.sets}
         for block, names in named.items():
@@ -59,6 +77,15 @@ class TTTConfig:
         self._require_talkers()
         self._require_grid()
         self._require_sets()
+        for key, named in {"recipes": self.recipes, "adapters": self.adapter.runs}.items():
+            counted = getattr(self.tried, key)
+            rule = f"one count for each of {', '.join(sorted(named))}"
+            require(set(counted) == set(named), f"tried.{key}", rule, sorted(counted))
+
+    def recipe(self, run: str) -> RecipeConfig:
+        """Return the recipe of a run: network, inner loop, and training as long as the run's."""
+        chosen = self.runs[run]
+        return chosen.own(self.recipes[chosen.recipe].sized(self.sizes))
 
     def _require_run(self, name: str, run: RunConfig) -> None:
         there = run.recipe in self.recipes
@@ -66,7 +93,12 @@ class TTTConfig:
         require(there, f"runs.{name}.recipe", rule, run.recipe)
         known = run.control_of is None or (run.control_of in self.runs and run.control_of != name)
         require(known, f"runs.{name}.control_of", "null or another run", run.control_of)
-        plain = [r for r in self.runs.values() if (r.recipe, r.arm) == (run.recipe, "sliding")]
+        other = self.runs.get(run.control_of or "", run)
+        trained = other.recipe == run.recipe and other.arm not in UNFITTED_ARMS
+        timed = run.steps_factor == 1 or (other is not run and trained)
+        rule = "1, unless control_of is a trained run of its recipe, whose time it is given"
+        require(timed, f"runs.{name}.steps_factor", rule, run.steps_factor)
+        plain = [r for r in self.runs.values() if r.plain and r.recipe == run.recipe]
         trained = run.arm != "dynamic" or len(plain) == 1
         rule = "another arm: its weights are those of the recipe's one sliding run"
         require(trained, f"runs.{name}.arm", rule, run.arm)
@@ -76,7 +108,9 @@ class TTTConfig:
         talkers = sorted(
             name
             for name, run in self.runs.items()
-            if run.arm in TTT_ARMS and self.recipes[run.recipe].corpus != MARKOV
+            if run.arm in TTT_ARMS
+            and run.arm not in UNFITTED_ARMS
+            and self.recipes[run.recipe].corpus != MARKOV
         )
         rule = f"a run with fast weights on text: {', '.join(talkers)}"
         require(self.chat.run in talkers, "chat.run", rule, self.chat.run)
@@ -84,7 +118,7 @@ class TTTConfig:
             key = f"adapter.runs.{name}"
             require(adapter.base in talkers, f"{key}.base", rule, adapter.base)
             corpus = self.recipes[self.runs[adapter.base].recipe].corpus
-            talks = SOURCE_OF["conversation"] in self.corpora[corpus].sources
+            talks = "conversation" in self.corpora[corpus].source_of
             require(talks, f"{key}.base", "a run whose corpus has conversations", adapter.base)
         for name, adapter in self.adapter.runs.items():
             other = adapter.control_of
@@ -123,12 +157,11 @@ class TTTConfig:
         for name, one in self.context.sets.items():
             kinds = ["chain"]
             if one.corpus != MARKOV:
-                sources = self.corpora[one.corpus].sources
-                kinds = [kind for kind, source in SOURCE_OF.items() if source in sources]
+                kinds = [*self.corpora[one.corpus].source_of]
             rule = f"a kind that corpus {one.corpus} has: {', '.join(kinds)}"
             require(one.kind in kinds, f"context.sets.{name}.kind", rule, one.kind)
             reach = max(
-                recipe.model.receptive_field
+                self.sizes[recipe.size].receptive_field
                 for recipe in self.recipes.values()
                 if recipe.corpus == one.corpus
             )

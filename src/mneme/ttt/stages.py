@@ -78,6 +78,8 @@ class ModelStageConfig:
 
     runs: dict[str, RunConfig]
     """All runs."""
+    tried: dict[str, int]
+    """Recipe -> configurations tried before it was fixed."""
     seeds: tuple[int, ...]
     """Training seeds."""
 
@@ -92,6 +94,8 @@ class ContextStageConfig:
     """Their recipes."""
     context: ContextConfig
     """How they were read."""
+    tried: dict[str, int]
+    """Recipe -> configurations tried before it was fixed."""
     seeds: tuple[int, ...]
     """Training seeds."""
 
@@ -118,6 +122,8 @@ class AdapterStageConfig:
 
     runs: dict[str, AdapterRunConfig]
     """All adapters."""
+    tried: dict[str, int]
+    """Adapter -> configurations tried before it was fixed."""
     resamples: int
     """Bootstrap resamples."""
     seeds: tuple[int, ...]
@@ -134,5 +140,7 @@ class GridStageConfig:
     """Adapters on them."""
     grid: GridConfig
     """Cells, prompts, sweeps."""
+    tried: dict[str, int]
+    """Recipe -> configurations tried before it was fixed."""
     seeds: tuple[int, ...]
     """Training seeds."""

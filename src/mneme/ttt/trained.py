@@ -53,6 +53,21 @@ def trained_model(
     return model.to(device).eval().requires_grad_(True)
 
 
+def measured_model(
+    config: ModelConfig,
+    arm: Arm,
+    state: Mapping[str, Tensor] | None,
+    *,
+    vocabulary: int,
+    seed: int,
+    device: torch.device,
+) -> TTTTransformer:
+    """Return the network of a run: with its trained weights, or as it began where it has none."""
+    if state is None:
+        return untrained_model(config, arm, vocabulary=vocabulary, seed=seed, device=device)
+    return trained_model(config, arm, state, vocabulary=vocabulary, device=device)
+
+
 def untrained_model(
     config: ModelConfig, arm: Arm, *, vocabulary: int, seed: int, device: torch.device
 ) -> TTTTransformer:
