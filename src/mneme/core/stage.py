@@ -40,9 +40,10 @@ class Stage:
         self._digests: Mapping[str, str] = {}
         self._log = str(snakemake.log[0]) if len(snakemake.log) else None
         if self._log:
-            Path(self._log).parent.mkdir(parents=True, exist_ok=True)
-            Path(self._log).write_text("")
-            _record_path(self._log).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a full disk the sentence below tells
+                Path(self._log).parent.mkdir(parents=True, exist_ok=True)
+                Path(self._log).write_text("")
+                _record_path(self._log).unlink(missing_ok=True)
 
     def settings(self, cls: type[T], *, where: str) -> T:
         """Build the stage's settings from `params.config`."""
@@ -59,7 +60,8 @@ class Stage:
     def _to_log(self, line: str) -> str:
         text = f"[{self.seconds():8.1f} s] {redact(line)}"
         if self._log:
-            with open(self._log, "a", encoding="utf-8") as handle:
+            # A full disk must not keep the sentence about it from the terminal.
+            with contextlib.suppress(OSError), open(self._log, "a", encoding="utf-8") as handle:
                 handle.write(text + "\n")
         return text
 
@@ -218,6 +220,9 @@ def _sentence(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return str(ArtefactError("no space left on the disk: free some space and run again"))
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        where = error.filename or "a file"
+        return f"{where} cannot be used ({error.strerror}): allow reading and writing and run again"
     if type(error).__name__ == "OutOfMemoryError":
         return (
             "CUDA is out of memory: in room routing lower routing.protocol.batch, "
