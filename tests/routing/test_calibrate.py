@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from namelist import Namelist
 
 from mneme.core.artefacts import read_json, read_tensors, write_tensors
 from mneme.core.config import plain
@@ -393,19 +394,11 @@ def snakemake(tmp_path, config, **files):
     return SimpleNamespace(params=params, wildcards={}, threads=1, log=[tmp_path / "log"], **files)
 
 
-class Files(list):
-    """What a script sees as input or output: a list with names."""
-
-    def __init__(self, *positional, **named):
-        super().__init__([*positional, *named.values()])
-        vars(self).update(named)
-
-
 def fit_by_script(tmp_path, name, mixer, *, seeds, ours=()):
     folders = [tmp_path / name / f"seed{seed}" for seed in seeds]
     files = {
-        "input": Files(states=tmp_path / "states.safetensors", ours=list(ours)),
-        "output": Files(
+        "input": Namelist(states=tmp_path / "states.safetensors", ours=list(ours)),
+        "output": Namelist(
             weights=[folder / "mixer.safetensors" for folder in folders],
             records=[folder / "mixer.json" for folder in folders],
         ),

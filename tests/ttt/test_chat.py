@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -404,6 +405,8 @@ class Terminal:
             cwd=ROOT,
             env={**os.environ, "TERM": "dumb", "PYTHONIOENCODING": "utf-8"},
             start_new_session=True,
+            # A shell in the background hands Ctrl-C on as ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self._slave = slave  # open until the command has opened it too
 

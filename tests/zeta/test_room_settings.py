@@ -83,7 +83,7 @@ def test_every_size_loads_and_can_be_written_out_again(size):
     assert load(plain(config)) == config
     default = {"e0", "v1", "e2", "carry", "e0_gue", "carry_gue", "primes", "primes_shuffled"}
     assert default <= set(config.runs)
-    assert ("oracle" in config.runs) == (size == "long")
+    assert ("oracle" in config.runs) == (size in {"long", "gpu"})
 
 
 @pytest.mark.parametrize("size", SIZES)
