@@ -75,6 +75,8 @@ def assert_exactly(rules, jobs):
     assert direct or rules <= {"claims", "summary", "report"}
 
 
+UNUSED = {"ttt_daily_dialog"}
+"""Rules that no size but one with a hub corpus runs."""
 LIBRARY_FILES = [
     "core/stage.py",
     "report/summary.py",
@@ -89,7 +91,7 @@ LIBRARY_FILES = [
 
 @pytest.mark.parametrize("name", LIBRARY_FILES)
 def test_a_library_edit_reruns_exactly_the_stages_that_use_it(clone, edit, name):
-    users = clone.users("mneme." + name.removesuffix(".py").replace("/", "."))
+    users = clone.users("mneme." + name.removesuffix(".py").replace("/", ".")) - UNUSED
     assert users
     edit(f"src/mneme/{name}", append("\nEDITED = 1\n"))
     assert_exactly(users, clone.jobs())

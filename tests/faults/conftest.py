@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from disturbed import finish
+from disturbed import Run, finish
 from workplace import RESULTS, Clone, with_wheels
 
 
@@ -35,6 +35,20 @@ def undisturbed(tmp_path_factory):
     reference = tmp_path_factory.mktemp("reference")
     shutil.copytree(clone.folder / RESULTS, reference / RESULTS)
     return Undisturbed(clone, reference, seconds)
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts Snakemake; what then still runs ends with the test."""
+    runs = []
+
+    def begin(clone, *arguments):
+        runs.append(Run(clone, *arguments))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.end()
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
 import yaml
-from disturbed import FULL, LOCKED, TRACEBACK, Run, fill, finish, flip, leftovers, refuse, unlock
+from disturbed import FULL, LOCKED, TRACEBACK, fill, finish, flip, leftovers, refuse, unlock
 from workplace import RESULTS, SMOKE, Clone
 
 pytestmark = [pytest.mark.slow, pytest.mark.workflow]
@@ -24,7 +25,8 @@ class Training:
     """A clone with a training that has been run once, undisturbed."""
 
     def __init__(self, clone):
-        self.clone, self.folder, self.runs = clone, clone.folder / FIT, []
+        self.clone, self.folder = clone, clone.folder / FIT
+        self.start: Any = None
         source = clone.folder / "src/mneme/core/checkpoints.py"
         often = source.read_text().replace("SAVE_EVERY_S = 30.0", "SAVE_EVERY_S = 0.5")
         assert "SAVE_EVERY_S = 0.5" in often
@@ -38,8 +40,7 @@ class Training:
 
     def begin(self):
         """Start the training anew; returns the run once a checkpoint has been written."""
-        run = Run(self.clone, *TRAIN)
-        self.runs.append(run)
+        run = self.start(self.clone, *TRAIN)
         assert run.until(self.checkpoint.exists), run.printed.read_text()[-3000:]
         return run
 
@@ -63,12 +64,11 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def training(trained):
+def training(trained, start):
     """Return a training that is still to be done, its series at hand."""
+    trained.start = start
     shutil.rmtree(trained.folder, ignore_errors=True)  # gone after a test on a small disk
-    yield trained
-    for run in trained.runs:
-        run.end()
+    return trained
 
 
 def test_a_killed_job_goes_on_from_its_checkpoint(training):
@@ -119,8 +119,9 @@ def test_a_second_snakemake_is_refused_and_the_first_one_ends(training):
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated"])
 def test_a_damaged_checkpoint_is_named(training, damage):
-    training.begin().send_to_group(signal.SIGINT)
-    training.runs[-1].wait()
+    run = training.begin()
+    run.send_to_group(signal.SIGINT)
+    run.wait()
     if damage == "flipped":
         flip(training.checkpoint, keep_time=True)
     else:
@@ -145,7 +146,7 @@ def test_a_disk_that_gets_full_in_training(training, small_disk):
     disk = small_disk("size=2m", training.folder.parents[1])
     run = training.begin()
     while not run.ended():  # a checkpoint that takes the place of an earlier one frees some
-        ballast = fill(disk)
+        fill(disk)
         time.sleep(0.1)
     status, text = run.wait()
     assert status != 0
@@ -153,7 +154,7 @@ def test_a_disk_that_gets_full_in_training(training, small_disk):
     assert FULL.search((training.clone.folder / LOG).read_text())
     assert TRACEBACK not in text, text[-3000:]
     assert not (training.folder / "model.safetensors").exists()
-    ballast.unlink()
+    (disk / "ballast").unlink()
     finish(training.clone, *TRAIN)
     training.assert_continued()
 
