@@ -40,6 +40,7 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=handle,
                 start_new_session=True,
+                preexec_fn=hear_interrupts,
             )
         self.itself = psutil.Process(self.process.pid)
 
@@ -94,6 +95,11 @@ class Run:
         """End what a failed test has left running."""
         if not self.ended():
             self.kill_everything()
+
+
+def hear_interrupts():
+    """Undo what background shells do: what they start ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def flip(path, *, keep_time):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from disturbed import Whole, different, flip, leftovers
+from disturbed import Run, Whole, different, flip, leftovers
 from workplace import RESULTS
 
 from mneme.core.artefacts import write_array, write_arrays, write_json, write_tensors
@@ -41,6 +44,31 @@ def finished(tmp_path):
 
 FILES = ("zeros.json", "room/a.npz", "room/c.safetensors", "room/checkpoint", "d.jsonl")
 FILES += ("e.svg", "f.csv", "g.html", "h.png", "../../resources/b.npy")
+
+
+class Sleeper:
+    """Starts a process that only waits, in place of a clone's Snakemake."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def start(self, *, environment, **options):
+        command = [sys.executable, "-c", "print('up', flush=True)\nimport time\ntime.sleep(60)"]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
+
+
+def test_a_run_hears_interrupts_also_when_what_started_the_tests_ignores_them(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = Run(Sleeper(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        run.until(lambda: "up" in run.printed.read_text())
+        run.send_to_group(signal.SIGINT)
+        assert run.process.wait(30) != 0
+    finally:
+        run.end()
 
 
 def test_whole_files_are_found_whole(finished):

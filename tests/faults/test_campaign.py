@@ -22,6 +22,8 @@ KILLS = int(os.environ.get("MNEME_KILLS", "50"))
 SEED = int(os.environ.get("MNEME_KILL_SEED", "0"))
 ROUNDS = 2
 """About how many undisturbed runs the waiting times add up to; what is killed is done again."""
+HEARD_S = 60
+"""A run that goes on for longer than this after a kill was not killed, s."""
 KINDS = ("kill -9 of a job", "kill -9 of everything", "SIGINT to Snakemake", "Ctrl-C")
 
 
@@ -46,10 +48,11 @@ class Campaign:
             while time.monotonic() < until and not run.ended():
                 time.sleep(0.05)
             kind = self.draws.choice(KINDS)
-            hit = self._strike(run, kind)
+            hit, struck = self._strike(run, kind), time.monotonic()
             status, text = run.wait()
             assert self.whole.broken() == {}
             if status == 0:  # at its end before it could be killed
+                assert not hit or time.monotonic() - struck < HEARD_S, f"{kind} went unheard"
                 self.check()
                 self._begin_anew()
             else:
