@@ -99,11 +99,12 @@ def test_a_flipped_bit_is_named_and_what_the_sentence_says_helps(undisturbed, na
 def test_flipped_bits_in_kept_embeddings_are_named(undisturbed):
     clone = undisturbed.clone
     facts = json.loads((clone.folder / RESULTS / "lattice/embed/minilm/facts.json").read_text())
-    path = f"resources/embeddings/{facts['key']}.npy"
+    key = facts["sets"]["pairs"]["key"]
+    path = f"resources/embeddings/{key}.npy"
     flip(clone.folder / path, keep_time=True)
     target = clone.folder / RESULTS / VECTORS
     target.unlink()
-    sentence = f"ERROR: {path} is damaged (it is not what {facts['key']}.json says): delete it and"
+    sentence = f"ERROR: {path} is damaged (it is not what {key}.json says): delete it and"
     arguments = (*SMOKE, "--", f"{RESULTS}/{VECTORS}")
     refuse(clone, sentence, f"{RESULTS}/logs/lattice_embed/minilm.log", *arguments)
     assert not target.exists()
