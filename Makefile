@@ -13,7 +13,7 @@ STAMP := $(VENV)/.mneme-installed
 OVERLAY := $(if $(SIZE),--configfile config/$(SIZE).yaml)
 RESULTS := results$(if $(SIZE),/$(SIZE))
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(OVERLAY)
-BENCHMARKS := mixed_forward generate protocol training_step suite zeros zeta_training zeta_rollout \
+BENCHMARKS := mixed_forward generate protocol training_step suite zeros zeros_height zeta_training zeta_rollout \
 	ttt_adaptation ttt_cost lattice
 SNAKEFILES := Snakefile $(wildcard rules/*.smk)
 

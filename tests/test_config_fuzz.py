@@ -12,6 +12,7 @@ import copy
 import datetime
 import functools
 import importlib
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -320,6 +321,38 @@ def names_the_mistake(sentence, places):
     return named is not None and (named[1] in tops or not tops <= {*Settings.__annotations__})
 
 
+fuzz = functools.partial(settings, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def written(address):
+    """Return an address as a message writes it."""
+    keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in address)
+    return f"config{''.join(keys)}"
+
+
+def is_refused_by_its_name(size, address):
+    """Check that a value of a type that no key has is refused under the key's whole address."""
+    config = json.loads(json.dumps(config_of(size)))  # no two places share a block
+    at(config, address[:-1])[address[-1]] = b"x"
+    with pytest.raises(ConfigError) as error:
+        load_settings(config)
+    assert str(error.value).startswith(f"{written(address)} must be "), str(error.value)
+
+
+@fuzz(max_examples=40, derandomize=True, database=None)
+@given(st.data())
+def test_a_value_of_a_wrong_type_is_refused_under_its_whole_address(data):
+    size = data.draw(st.sampled_from(SIZES))
+    is_refused_by_its_name(size, data.draw(st.sampled_from(addresses(config_of(size)))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_so_is_one_at_every_address(size):
+    for address in addresses(config_of(size)):
+        is_refused_by_its_name(size, address)
+
+
 def builds_or_is_refused(data):
     config, places = mutated(data.draw)
     before = copy.deepcopy(config)
@@ -332,9 +365,6 @@ def builds_or_is_refused(data):
         assert derived(before) == first
         return
     assert names_the_mistake(sentence, places), (sentence, places)
-
-
-fuzz = functools.partial(settings, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @fuzz(max_examples=60, derandomize=True, database=None)

@@ -827,7 +827,7 @@ def test_slurm_is_told_no_token(planted, tmp_path, monkeypatch):
         *profile, *SMOKE, *target, environment={"PATH": places}, stdout=subprocess.PIPE
     )
     try:
-        text = process.communicate(timeout=120)[0]
+        text = process.communicate(timeout=400)[0]
     finally:  # Snakemake waits for ever when the plugin itself fails
         process.kill()
     assert process.returncode == 1

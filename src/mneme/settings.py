@@ -6,6 +6,7 @@ an edit elsewhere reruns nothing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Settings:
             fits = re.fullmatch(r"\w[\w. @+-]*", name) is not None
             rule = "named by letters, digits, _ . - + @ or spaces, as their folders are"
             require(fits, "backbones", rule, name)
-        apart = Path(self.results).resolve() != Path(self.resources).resolve()
+        apart = os.path.realpath(self.results) != os.path.realpath(self.resources)
         require(apart, "results", "a folder other than resources", self.results)
         require(self.threads >= 1, "threads", "at least 1", self.threads)
         known = set(self.contexts) <= set(self.backbones)
@@ -172,6 +173,8 @@ def _require_places(settings: Settings) -> None:
         folder = getattr(settings, name)
         rule = "a folder, or where one can be made"
         require(_can_be_folder(Path(folder)), f"config.{name}", rule, folder)
+    lock = settings.assets.lock
+    require(_is_file(Path(lock)), "config.assets.lock", "a file", lock)
     models = {f"backbones.{settings.backbone}": (settings.chosen, EMBEDDED[:1])}
     teachers = settings.lattice.teachers
     models |= {f"lattice.teachers.{n}": (teachers[n], EMBEDDED) for n in settings.lattice.runs}
@@ -182,14 +185,22 @@ def _require_places(settings: Settings) -> None:
             require(name in embedded, at, rule, name)
         if model.source == "local":
             _require_path(name, at)
-            holds = name != "" and (Path(name) / "config.json").is_file()
+            holds = name != "" and _is_file(Path(name) / "config.json")
             require(holds, at, "a directory that holds config.json of a saved model", name)
 
 
 def _can_be_folder(folder: Path) -> bool:
     """Return whether a folder is there, or nothing is in its way and its name is not too long."""
     try:
-        return all(path.is_dir() or not path.exists() for path in (folder, *folder.parents))
+        return all(p.is_dir() or not os.path.lexists(p) for p in (folder, *folder.parents))
+    except OSError:
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there; no name is too long to ask."""
+    try:
+        return path.is_file()
     except OSError:
         return False
 
@@ -200,7 +211,7 @@ def _other(choice: str, settings: Settings) -> tuple[str, dict[str, Any]]:
     entry: dict[str, Any] = plain(use)
     directory = _directory(choice)
     if directory is not None:
-        holds = (directory / "config.json").is_file()
+        holds = _is_file(directory / "config.json")
         require(
             holds, "config.backbone", "a directory that holds config.json of a saved model", choice
         )

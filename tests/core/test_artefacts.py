@@ -7,7 +7,6 @@ import json
 import math
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from leftover import left_by_a_dead_process
 
 from mneme.core.artefacts import (
     ArtefactError,
@@ -30,6 +30,7 @@ from mneme.core.artefacts import (
     write_tensors,
     write_text,
 )
+from mneme.core.partial import partial_path
 
 ARRAYS = {"ids": np.arange(6, dtype=np.int32).reshape(2, 3), "x": np.array([0.5, -1.0])}
 TENSORS = {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor([1, 2])}
@@ -46,11 +47,6 @@ READERS = [
     pytest.param(read_arrays, id="arrays"),
     pytest.param(read_tensors, id="tensors"),
 ]
-
-
-def part_of(path: Path) -> Path:
-    """Return the temporary sibling that this process writes first."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def test_json_is_written_strictly_and_in_one_form(tmp_path):
@@ -135,9 +131,10 @@ def test_a_write_replaces_the_old_file_and_leaves_no_part(tmp_path, write):
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path, write):
-    path, other = tmp_path / "x[1]", tmp_path / ".y.77.part"
-    for left in (tmp_path / ".x[1].77.part", other):
-        left.write_bytes(b"half")
+    path = tmp_path / "x[1]"
+    left, other = left_by_a_dead_process(path), left_by_a_dead_process(tmp_path / "y")
+    for half in (left, other):
+        half.write_bytes(b"half")
     write(path)
     assert sorted(tmp_path.iterdir()) == sorted([path, other])
 
@@ -145,7 +142,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path, write
 @pytest.mark.parametrize("write", WRITERS[:-1])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path, write):
     path = tmp_path / "x"
-    part_of(path).symlink_to("/dev/full")  # every write to this device fails with ENOSPC
+    partial_path(path).symlink_to("/dev/full")  # every write to this device fails with ENOSPC
     with pytest.raises(ArtefactError, match=r"no space left on the disk while writing .*/x: free"):
         write(path)
     assert list(tmp_path.iterdir()) == []

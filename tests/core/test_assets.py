@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from leftover import left_by_a_dead_process
 from namelist import Namelist
 
 from mneme.core import assets
@@ -269,7 +270,7 @@ def test_a_folder_appears_only_when_complete(tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         killed()
     assert names(tmp_path) == []
-    (tmp_path / ".model.77.part").mkdir()
+    left_by_a_dead_process(final).mkdir()
     with atomic_folder(final) as folder:
         (folder / "whole").write_text("x")
         assert not final.exists()

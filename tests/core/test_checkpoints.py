@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leftover import left_by_a_dead_process
 
 from mneme.core.artefacts import ArtefactError
 from mneme.core.checkpoints import Training, remove, restore, run_steps, save
@@ -77,7 +78,7 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path, at):
 
 CHILD = """
     import sys, time
-    sys.path.insert(0, {here!r})
+    sys.path[:0] = {places!r}
     import torch
     torch.set_num_threads(1)
     from test_checkpoints import make, run
@@ -95,8 +96,8 @@ CHILD = """
 def test_kill_9_at_a_random_moment(tmp_path):
     def spawn(name):
         names = {"path": str(tmp_path / name), "final": str(tmp_path / f"{name}.final")}
-        here = str(Path(__file__).parent)
-        source = textwrap.dedent(CHILD.format(here=here, **names))
+        places = [str(place) for place in Path(__file__).parents[:2]]
+        source = textwrap.dedent(CHILD.format(places=places, **names))
         return subprocess.Popen(
             [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, cwd=tmp_path
         )
@@ -125,7 +126,7 @@ def test_a_finished_training_does_no_step(tmp_path):
     again, _ = make()
     run(tmp_path / "c", again, lambda index: pytest.fail("a step was repeated"))
     assert torch.equal(again.tensors["weight"], training.tensors["weight"])
-    (tmp_path / ".c.123.part").touch()  # a kill in the middle of writing
+    left_by_a_dead_process(tmp_path / "c").touch()
     remove(tmp_path / "c")
     remove(tmp_path / "c")
     assert list(tmp_path.iterdir()) == []

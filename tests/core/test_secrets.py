@@ -25,6 +25,9 @@ WORDS = {"HOME": "/nowhere"}
     [
         (f"401 for token {HUB}!", f"401 for token {HIDDEN}!"),
         (f"old api_org_{'x' * 34}", f"old {HIDDEN}"),
+        (f"clone with ghp_{'aB3' * 12}.", f"clone with {HIDDEN}."),
+        (f"github_pat_11{'a_B' * 12}", HIDDEN),
+        (f"token eyJhbGciOiJI.{'eyJzdWIi' * 3}.{'x-_9' * 6}: no", f"token {HIDDEN}: no"),
         ("GET https://user:pass@host/a", f"GET https://{HIDDEN}@host/a"),
         ("GET https://onlytoken@host:8/a?b=1", f"GET https://{HIDDEN}@host:8/a?b=1"),
         ("https://user:p@ss:w@host/x and https://b@c", f"https://{HIDDEN}@host/x and https://{HIDDEN}@c"),
@@ -51,6 +54,11 @@ NAMES = (
     "GITHUB_TOKEN_2",
     "X_CREDENTIALS",
     "SSL_PRIVATE_KEY",
+    "HFTOKEN",
+    "PGPASSWORD",
+    "SLURM_JWT",
+    "GITHUB_PAT",
+    "NPM_CONFIG__AUTH",
 )
 
 
@@ -65,6 +73,10 @@ def test_secrets_are_known_by_the_name_of_their_variable(name):
         ("TOKENIZERS_PARALLELISM", "disabled"),
         ("HF_TOKEN_PATH", "/nowhere/token"),
         ("KEYBOARD", "qwertyuiop"),
+        ("PATH", "/usr/local/bin"),
+        ("SPAT", "qwertyuiop"),
+        ("PYTHONPATH", "/usr/local/src"),
+        ("SSH_AUTH_SOCK", "/nowhere/agent"),
         ("SUBTOKENS", "12345678"),
         ("MAX_TOKENS_READ", "12345678"),
         ("HF_TOKEN", "short"),

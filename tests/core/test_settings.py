@@ -177,6 +177,8 @@ MIXER, ADAPTER = (
         ("results", f"{ROOT}/Makefile", "config.results must be a folder, or where one can be"),
         ("results", f"{ROOT}/Makefile/x", "config.results must be a folder, or where one can be"),
         ("assets.lock", " ", "config.assets.lock must be a file, got ' '"),
+        ("assets.lock", "config", "config.assets.lock must be a file, got 'config'"),
+        ("assets.lock", "nowhere", "config.assets.lock must be a file, got 'nowhere'"),
         ("assets.lock", "{x}", "config.assets.lock must be a path of one line without { and }"),
         (
             "assets.corpora.members",
@@ -196,6 +198,30 @@ def test_every_mistake_is_one_sentence(config, address, value, sentence):
         load_settings(config)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["lattice.teachers.minilm", "backbones.smollm2-135m"], ids=["teacher", "backbone"]
+)
+def test_a_name_too_long_for_a_folder_is_one_sentence(config, address):
+    edit(config, f"{address}.source", "local")
+    edit(config, f"{address}.name", "x" * 5000)
+    with pytest.raises(ConfigError, match=rf"^config\.{address}\.name must be a directory that"):
+        load_settings(config)
+
+
+@pytest.mark.parametrize("key", ["results", "resources"])
+@pytest.mark.parametrize("target", ["loop", "nowhere"])
+def test_a_link_that_leads_nowhere_is_no_folder(config, tmp_path, key, target):
+    link = tmp_path / "loop"
+    link.symlink_to(tmp_path / target)
+    for folder in (link, link / "below"):
+        config[key] = str(folder)
+        with pytest.raises(ConfigError, match=rf"^config\.{key} must be a folder, or where one"):
+            load_settings(config)
+    if target == "nowhere":
+        (tmp_path / target).mkdir()
+        load_settings(config)
 
 
 def test_a_dwell_longer_than_the_context_is_refused(config):

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import yaml
 from disturbed import FULL, LOCKED, TRACEBACK, fill, finish, flip, leftovers, refuse, unlock
+from leftover import left_by_a_dead_process
 from workplace import RESULTS, SMOKE, Clone
 
 pytestmark = [pytest.mark.slow, pytest.mark.workflow]
@@ -137,7 +138,7 @@ def test_a_damaged_checkpoint_is_named(training, damage):
 def test_what_was_half_written_at_a_kill_is_cleared_away(training):
     training.folder.mkdir(parents=True)
     for name in (*MODELS, "history.json", "checkpoint"):
-        (training.folder / f".{name}.4194305.part").write_bytes(b"half")
+        left_by_a_dead_process(training.folder / name).write_bytes(b"half")
     finish(training.clone, *TRAIN)
     training.assert_identical()
 

@@ -177,6 +177,17 @@ def test_members_of_a_group_share_a_gpu_one_after_the_other(workplace):
     assert not together(workplace.step("env_check"), workplace.step("lattice_original"))
 
 
+def test_the_arms_of_a_rule_are_one_array_where_it_is_in_no_group(workplace):
+    arms = [f"{RESULTS}/{FIT.replace('e2', run)}/model.safetensors" for run in ("e0", "v1", "e2")]
+    ungrouped = ("--groups", "zeta_prepare=series", "--slurm-array-jobs", "zeta_fit")
+    status, text, jobs = workplace.run(*ungrouped, "--", *arms, seconds=500)
+    assert status == 0, text[-3000:]
+    tasks = [job for job in jobs if "ArrayJobId" in job]
+    assert len({job["ArrayJobId"] for job in tasks}) == 1, jobs
+    assert sorted(job["ArrayTaskId"] for job in tasks) == ["1", "2", "3"]
+    assert all((workplace.clone.folder / arm).is_file() for arm in arms)
+
+
 def test_a_cancelled_training_continues_to_the_identical_result(workplace, tmp_path_factory):
     elsewhere = Clone(tmp_path_factory.mktemp("undisturbed"))
     (elsewhere.folder / "one.yaml").write_text(yaml.safe_dump(LONG_FIT))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import json
 import os
 import re
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mneme.core.partial import clear_partial, partial_path
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +40,8 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
-    for leftover in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
-        if leftover != temporary:  # of a process that was killed
-            leftover.unlink(missing_ok=True)
+    temporary = partial_path(final)
+    clear_partial(final)
     try:
         yield temporary
         with open(temporary, "rb+") as handle:

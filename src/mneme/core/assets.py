@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from mneme.core.archives import AssetError, archive_files
 from mneme.core.artefacts import share
 from mneme.core.config import require
 from mneme.core.digests import sha256_of, write_folder_digests
+from mneme.core.partial import clear_partial, partial_path
 
 PIP_DOWNLOAD = (
     "-m pip download --no-deps --only-binary :all: --require-hashes --ignore-requires-python"
@@ -331,9 +331,9 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling folder that takes the place of `final` only on success."""
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in final.parent.glob(f".{final.name}.*.part"):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    clear_partial(final)
+    temporary = partial_path(final)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
     temporary.mkdir()
     try:
         yield temporary

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mneme.core.artefacts import ArtefactError, atomic_path
+from mneme.core.partial import clear_partial
 
 SAVE_EVERY_S = 30.0
 """At most this much work is lost by a kill, s."""
@@ -161,9 +162,8 @@ def restore(path: str | Path, training: Training, *, fingerprint: str, log: Log)
 
 def remove(path: str | Path) -> None:
     """Delete a checkpoint and what a kill while writing left, after the artefacts are written."""
-    path = Path(path)
-    for leftover in (path, *path.parent.glob(f".{path.name}.*.part")):
-        leftover.unlink(missing_ok=True)
+    Path(path).unlink(missing_ok=True)
+    clear_partial(path)
 
 
 def _read(path: str | Path) -> dict[str, Any]:

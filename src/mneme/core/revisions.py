@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mneme.core.artefacts import ArtefactError, read_json, write_json
+from mneme.core.partial import partial_path
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -53,7 +54,7 @@ def kept_revision(folder: str | Path, name: str, newest: Callable[[], str]) -> s
 
 def _keep_first(path: Path, record: dict[str, str]) -> None:
     """Write a file unless another process was faster, and never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = partial_path(path)
     write_json(temporary, record)
     try:
         os.link(temporary, path)

@@ -2,7 +2,8 @@
 
 Two nets: values that this process holds (environment variables with a telling name, credentials
 inside their addresses, the hub's token file), and forms by which a secret is known wherever it
-comes from (a hub token, `user:password@` in an address, a bearer header, a signed address).
+comes from (a token of a hub, a JSON web token, `user:password@` in an address, a bearer header, a
+signed address).
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ HIDDEN = "***"
 SHORTEST = 8
 """Characters of the shortest value that is taken for a secret: shorter ones are words and flags."""
 _TELLING = re.compile(
-    r"(^|_)(TOKENS?|SECRETS?|PASSWD|PASSWORD|PASSPHRASE|API_?KEY|(ACCESS|SECRET|PRIVATE)_?KEY"
-    r"|CREDENTIALS?|BEARER)(_\d+)?$",
+    r"((^|_)((HF|GH)?TOKENS?|SECRETS?|PASSPHRASE|API_?KEY|(ACCESS|SECRET|PRIVATE)_?KEY"
+    r"|CREDENTIALS?|BEARER|JWT|PAT|AUTH)|PASSWD|PASSWORD)(_\d+)?$",
     re.IGNORECASE,
 )
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s?#]+(?=@)")
 _FORMS = (
-    (re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}"), HIDDEN),
+    (re.compile(r"\b(hf|api_org|gh[a-z])_[A-Za-z0-9]{16,}"), HIDDEN),
+    (re.compile(r"\bgithub_pat_\w{16,}"), HIDDEN),
+    (re.compile(r"\beyJ[\w-]{8,}(\.[\w-]{8,}){1,2}"), HIDDEN),  # a JSON web token
     (_IN_ADDRESS, HIDDEN),
     (re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1\2{HIDDEN}"),
     (

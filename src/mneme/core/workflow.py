@@ -50,7 +50,7 @@ def canonical(value: Any) -> Any:
 
 def require_writable(folder: str | Path, key: str) -> None:
     """Raise ConfigError unless `folder`, or the folder it would be made in, can be written."""
-    path = Path(folder).resolve()
+    path = Path(os.path.realpath(folder))
     there = next(place for place in (path, *path.parents) if place.exists())
     rule = f"a folder that can be written ({there} cannot: make it writable or name another)"
     require(os.access(there, os.W_OK | os.X_OK), f"config.{key}", rule, str(folder))

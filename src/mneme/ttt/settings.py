@@ -89,7 +89,7 @@ class TTTConfig:
 
     def _require_run(self, name: str, run: RunConfig) -> None:
         there = run.recipe in self.recipes
-        rule = f"one of {', '.join(sorted(self.recipes))}"
+        rule = f"one of {', '.join(sorted(self.recipes)) or '(none)'}"
         require(there, f"runs.{name}.recipe", rule, run.recipe)
         known = run.control_of is None or (run.control_of in self.runs and run.control_of != name)
         require(known, f"runs.{name}.control_of", "null or another run", run.control_of)
