@@ -66,7 +66,7 @@ rule assets_corpora:
 
 # A folder of shared resources may be read-only once everything is there.
 if not all(Path(path).exists() for path in rules.assets_corpora.output):
-    require_writable(SETTINGS.resources, "resources")
+    or_exit(require_writable, SETTINGS.resources, "resources")
 
 
 rule assets_convert:

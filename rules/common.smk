@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mneme.core.config import fingerprint
 from mneme.core.lineage import lineage_of
-from mneme.core.workflow import canonical, require_writable, stage_params
+from mneme.core.workflow import canonical, or_exit, require_writable, stage_params
 from mneme.rooms import needs_of
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.paths import RoutingPaths
@@ -16,8 +16,8 @@ from mneme.settings import load_settings
 from mneme.zeta.blocks import zeta_blocks
 from mneme.zeta.paths import ZetaPaths
 
-SETTINGS = load_settings(config)
-require_writable(SETTINGS.results, "results")
+SETTINGS = or_exit(load_settings, config)
+or_exit(require_writable, SETTINGS.results, "results")
 BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"

@@ -20,9 +20,9 @@ from scipy.stats import pearsonr
 from snakemake.utils import update_config
 
 from mneme.core.code import code_of, packages_of
-from mneme.core.config import ConfigError
+from mneme.core.config import ConfigError, build
 from mneme.core.lineage import lineage_of, upstream
-from mneme.core.workflow import canonical, commit_of, merge, require_writable, stage_params
+from mneme.core.workflow import canonical, commit_of, merge, or_exit, require_writable, stage_params
 from mneme.report.summary import refuse_stale
 from mneme.rooms import needs_of
 from mneme.routing.published import PUBLISHED
@@ -226,6 +226,16 @@ def test_params_hold_plain_strings_only():
 
     block = canonical({"logs": [Path("a"), {"b": Path("c")}]})
     assert [type(block["logs"][0]), type(block["logs"][1]["b"])] == [str, str]
+
+
+def test_a_mistake_ends_snakemake_with_its_sentence_and_nothing_else():
+    assert or_exit(max, 1, 2) == 2
+    with pytest.raises(SystemExit) as end:
+        or_exit(lambda: build(Block, {"nobody": 1}, where="config"))
+    assert str(end.value).startswith("ConfigError: ")
+    assert end.value.__suppress_context__
+    with pytest.raises(ZeroDivisionError):  # a mistake of ours keeps its traceback
+        or_exit(divmod, 1, 0)
 
 
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -11,10 +11,12 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mneme.core.code import LIBRARY, code_of, packages_of
-from mneme.core.config import plain, require
+from mneme.core.config import ConfigError, plain, require
+
+T = TypeVar("T")
 
 
 def stage_params(
@@ -46,6 +48,14 @@ def stage_params(
 def canonical(value: Any) -> Any:
     """Turn settings into plain builtins whose mappings have sorted keys."""
     return _sorted(plain(value))
+
+
+def or_exit(check: Callable[..., T], *arguments: Any) -> T:
+    """Return `check(*arguments)`; end Snakemake with its one sentence instead of a traceback."""
+    try:
+        return check(*arguments)
+    except ConfigError as error:
+        raise SystemExit(f"ConfigError: {error}") from None
 
 
 def require_writable(folder: str | Path, key: str) -> None:
