@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import platform
 import re
 import shutil
-import socket
 import time
 from pathlib import Path
 
-_HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+_HOST = re.sub(r"[^\w-]", "-", platform.node())
 _LONGEST_S = 86_400.0
 """What has not changed for longer is nobody's, whoever wrote it, s."""
 
