@@ -13,8 +13,7 @@ from mneme.rooms import needs_of
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.paths import RoutingPaths
 from mneme.settings import load_settings
-from mneme.zeta.blocks import zeta_blocks
-from mneme.zeta.paths import ZetaPaths
+from mneme.zeta.blocks import zeta_blocks, zeta_paths
 
 SETTINGS = or_exit(load_settings, config)
 or_exit(require_writable, SETTINGS.results, "results")

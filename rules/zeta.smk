@@ -6,7 +6,7 @@ steps   zeros -> zeta_prepare (a system) -> zeta_fit, zeta_primes_fit (a run) ->
         -> mdn (beside zeta_references, zeta_floor), slot_ablation, diagnostics, kernel, statistics
 """
 
-ZETA_PATHS = ZetaPaths(results=SETTINGS.results, runs=SETTINGS.zeta.runs, seeds=SETTINGS.zeta.seeds)
+ZETA_PATHS = zeta_paths(SETTINGS.results, SETTINGS.zeta)
 ZETA_BLOCKS = zeta_blocks(SETTINGS.zeta, ZETA_PATHS)
 
 

@@ -32,8 +32,7 @@ from mneme.routing.paths import RoutingPaths
 from mneme.settings import Settings, load_settings
 from mneme.ttt.blocks import ttt_blocks
 from mneme.ttt.paths import TTTPaths
-from mneme.zeta.blocks import zeta_blocks
-from mneme.zeta.paths import ZetaPaths
+from mneme.zeta.blocks import zeta_blocks, zeta_paths
 
 ROOT = Path(__file__).parents[1]
 SIZES = ["default", "smoke", "fast", "long", "gpu"]
@@ -83,7 +82,7 @@ def asked_of(config):
     """Return rule -> wildcards of all its jobs, and every file, as `rules/*.smk` derive them."""
     room = config.routing
     routing = RoutingPaths(results=config.results, backbone=config.backbone, config=room)
-    zeta = ZetaPaths(results=config.results, runs=config.zeta.runs, seeds=config.zeta.seeds)
+    zeta = zeta_paths(config.results, config.zeta)
     sets = config.ttt.context.sets.values()
     ttt = TTTPaths(
         results=config.results,

@@ -106,7 +106,7 @@ def bayes_nll(windows=30):
     return 0.45 + np.random.default_rng(0).normal(size=(windows, 63))
 
 
-def measured(*nll_SWT, system="gue", seeds=True, first=0, further=None):
+def measured(*nll_SWT, system="gue", seeds=True, first=0, further=None, beyond=False):
     windows = np.arange(first, first + len(nll_SWT[0]))
     spacings = np.ones((len(windows), 64))
     readings = [{"spacings_WN": spacings, "nll_WT": nll_WT} for nll_WT in nll_SWT]
@@ -117,6 +117,7 @@ def measured(*nll_SWT, system="gue", seeds=True, first=0, further=None):
         windows=windows,
         heights_W=windows.astype(float),
         information="",
+        beyond=beyond,
         control_of=None,
         against=(),
         further=further or {},
@@ -188,3 +189,34 @@ def test_on_other_windows_the_floor_alone_is_taken_off():
 def test_only_trained_runs_on_gue_meet_the_floor():
     runs = {"e0": measured(bayes_nll(), system="zeta"), BAYES: bayes()}
     assert floor_rows(runs, "e0") == floor_rows(runs, BAYES) == {}
+
+
+LONGEST = 63
+
+
+@pytest.mark.parametrize("worse", [0.0, 0.05])
+def test_a_memory_beyond_the_window_is_set_against_the_longest_context_everywhere(worse):
+    """It predicts the first targets of a window as well as the last: that is its floor."""
+    contexts = np.arange(1, 64)
+    gained_T = known_floor(LONGEST) - known_floor(np.minimum(contexts, SEEN))
+    told = bayes_nll() + gained_T + worse
+    rows = floor_rows({"e0_gue": measured(told, beyond=True), BAYES: bayes()})
+    assert set(rows) == {f"nll_minus_floor{at}" for at in BINS}
+    for at in BINS:
+        assert rows[f"nll_minus_floor{at}"]["value"] == pytest.approx(worse, abs=1e-9)
+    # at its place in the window alone it would lie below what nothing can beat
+    lenient = floor_rows({"e0_gue": measured(told), BAYES: bayes()})
+    assert lenient["nll_minus_floor@1"]["value"] == pytest.approx(worse - 0.08, abs=1e-9)
+    assert lenient["nll_minus_floor"]["value"] < worse - 0.005
+    alone = np.full((30, 63), known_floor(LONGEST) + worse)
+    for row in floor_rows({"e0_gue": measured(alone, beyond=True)}).values():
+        assert row["value"] == pytest.approx(worse, abs=1e-9)
+
+
+def test_a_memory_of_another_spectrum_is_not_set_against_the_floor():
+    """Window 0 begins a spectrum (3,328 spacings are 52 windows of 64), window 1 does not."""
+    told = np.full((30, 63), known_floor(LONGEST))
+    told[0] = 5.0
+    for row in floor_rows({"e0_gue": measured(told, beyond=True)}).values():
+        assert (row["value"], row["n"]) == (pytest.approx(0.0, abs=1e-9), 29)
+    assert floor_rows({"e0_gue": measured(told)})["nll_minus_floor"]["n"] == 30

@@ -52,6 +52,7 @@ def run(shifts=(0.0,), **changes) -> MeasuredRun:
         "windows": np.arange(7035, 7035 + WINDOWS),
         "heights_W": np.linspace(1e6, 1.1e6, WINDOWS),
         "information": "past spacings in the window",
+        "beyond": False,
         "control_of": None,
         "against": (),
         "further": {},

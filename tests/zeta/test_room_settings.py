@@ -13,10 +13,10 @@ from zeta_runs import FOLDER, PLAIN, room
 
 from mneme.core.config import ConfigError, build, plain
 from mneme.core.workflow import canonical
-from mneme.zeta.blocks import zeta_blocks
+from mneme.zeta.blocks import zeta_blocks, zeta_paths
 from mneme.zeta.config import PHASE_ARMS, SLOT_ARMS
 from mneme.zeta.floor import FloorConfig
-from mneme.zeta.paths import ZetaPaths, by_run
+from mneme.zeta.paths import by_run
 from mneme.zeta.prime_stages import PrimesMeasureConfig, PrimesStageConfig
 from mneme.zeta.reading_config import PrepareConfig
 from mneme.zeta.settings import ZetaConfig
@@ -55,7 +55,7 @@ def load(content):
 
 
 def paths_of(config, results="results"):
-    return ZetaPaths(results=results, runs=config.runs, seeds=config.seeds)
+    return zeta_paths(results, config)
 
 
 def edited(changes):
@@ -126,11 +126,26 @@ def test_slot_stages_are_told_of_slot_runs_and_whom_they_are_compared_with():
     assert {"v1", "e2", "readout", "film", "gating", "cross", "original"} <= slots
     for rule in ("slot_ablation", "diagnostics"):
         assert set(blocks[rule]["runs"]) == slots
-    assert list(blocks["slot_ablation"]["lacking"]) == ["e0"]
+    drifting = ["e0_drift_e1", "e0_drift_e1_w01", "e0_drift_e2", "e0_drift_e3"]
+    assert list(blocks["slot_ablation"]["lacking"]) == ["e0", *drifting]
     large = load(room("gpu"))
     lacking = zeta_blocks(large, paths_of(large))["slot_ablation"]["lacking"]
-    assert sorted(lacking) == ["e0", *(f"e2_without_{slot}" for slot in range(8))]
+    single = [f"e2_without_{slot}" for slot in range(8)]
+    assert list(lacking) == ["e0", *drifting, *single]
     assert {config.runs[n].arm for n in blocks["kernel"]["runs"]} == {"none", "prefix"}
+
+
+def test_a_run_that_others_are_compared_with_need_not_be_cut():
+    config = load(room())
+    paths = paths_of(config)
+    assert config.uncut == ("v0_id",)
+    assert paths.slot_runs == ["e2", "v1"]
+    assert paths.lacking_runs == ["e0", "e0_drift_e2"]
+    blocks = zeta_blocks(config, paths)
+    for rule in ("slot_ablation", "diagnostics"):
+        assert set(blocks[rule]["runs"]) == {"e2", "v1"}
+    assert "v0_id" in blocks["kernel"]["runs"]
+    assert f"{paths.results}/zeta/measure/v0_id/seed0/windows.npz" in paths.measures()
 
 
 def runs_of(*names, arm="prefix"):
@@ -140,7 +155,8 @@ def runs_of(*names, arm="prefix"):
 def test_files_of_runs_are_never_mixed_up():
     """Only their addresses tell files apart, in whatever order they come."""
     runs = {**runs_of("zulu", "alpha", "mike"), **runs_of("plain", arm="none")}
-    content = edited({"seeds": [5, 3], "runs": {**runs, **runs_of("prime", arm="primes")}})
+    runs |= runs_of("prime", arm="primes")
+    content = edited({"seeds": [5, 3], "runs": runs, "uncut": []})
     config = load(content)
     # a results folder that looks like an address itself
     paths = paths_of(config, results="out/alpha/seed3")
@@ -180,10 +196,14 @@ def test_addresses():
     assert len(paths.measures()) == 3 * len(config.runs)
 
 
-def test_the_run_without_memory_is_on_the_zeros():
+def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
     runs = {"far": {**PLAIN, "arm": "none", "system": "gue"}, **runs_of("near", arm="none")}
     runs |= {**runs_of("slots"), **runs_of("prime", arm="primes")}
-    assert paths_of(load(edited({"runs": runs}))).without == "near"
+    runs |= {"drifts": {**PLAIN, "arm": "none", "drift_weight": 0.1}}
+    assert paths_of(load(edited({"runs": runs, "uncut": []}))).lacking_runs == ["near"]
+    slots = {**PLAIN, "arm": "prefix", "slot_id": True, "drift_weight": 0.1}
+    found = paths_of(load(edited({"runs": {**runs, "slots": slots}, "uncut": []}))).lacking_runs
+    assert found == ["drifts"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +225,10 @@ def test_the_run_without_memory_is_on_the_zeros():
         ({"runs.e0.share": 0.0}, "zeta.runs.e0.share must be above 0, at most 1, got 0.0"),
         ({"runs.E9": {**PLAIN, "arm": "none"}}, "zeta.runs must be named in lower case"),
         ({"runs.a/b": {**PLAIN, "arm": "none"}}, "zeta.runs must be named in lower case"),
-        ({"runs.e2": KeyError, "runs.v1": KeyError}, "with a run with slots (arm prefix)"),
+        (
+            dict.fromkeys(("runs.e2", "runs.e0_drift_e2", "runs.v1"), KeyError),
+            "with a run with slots (arm prefix)",
+        ),
         ({"runs.e2.control_of": "e2"}, "zeta.runs.e2.control_of must be another run, got 'e2'"),
         ({"mdn.context_edges": [1, 257]}, "zeta.mdn.context_edges must be at most 256"),
         ({"references.horizon": 99}, "zeta.references.horizon must be at least 100, got 99"),
@@ -246,6 +269,8 @@ def test_the_run_without_memory_is_on_the_zeros():
             {"runs.e2.without_slot": 0, "runs.v1.without_slot": 0},
             "with a run with slots (arm prefix) on the zeros",
         ),
+        ({"uncut": ["e0"]}, "zeta.uncut must be runs with slots on the zeros, got ('e0',)"),
+        ({"uncut": ["v0_id", "v1", "e2"]}, "with a run with slots (arm prefix) on the zeros"),
         ({"model.slots": 1}, "zeta.model.slots must be at least 2, which the diagnostics permute"),
         ({"diagnostics.context": 237}, "zeta.diagnostics.context must be at most 236"),
         ({"kernel.pairs.max_lag": 256}, "zeta.kernel.pairs.max_lag must be below the window 256"),

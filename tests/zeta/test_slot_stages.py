@@ -193,9 +193,30 @@ def test_runs_that_differ_by_more_than_the_memory_are_not_set_side_by_side(name,
 
 
 def test_losses_of_the_memory_are_no_other_difference():
-    runs = {"zulu": run_of("prefix", drift_weight=0.1, aux="q3", aux_weight=0.1)}
+    runs = {"zulu": run_of("prefix", aux="q3", aux_weight=0.1, regularise=True)}
     config = dataclasses.replace(CONFIG, runs=runs)
     assert len(retrained(config, "zulu", MEASURES, FILES.__getitem__)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, 0),
+        ({"drift_weight": 0.2}, 0),
+        ({"drift_weight": 0.1, "drift_every": 20}, 0),
+        ({"drift_weight": 0.1, "drift_horizon": 2}, 0),
+        ({"drift_weight": 0.1, "drift_batch": 2}, 0),
+        ({"drift_weight": 0.1, "drift_schedule": "linear"}, 0),
+        ({"drift_weight": 0.1, "control_of": "zulu"}, 1),
+    ],
+)
+def test_a_drift_loss_trains_every_parameter_and_must_be_shared(changes, found):
+    config = dataclasses.replace(
+        CONFIG,
+        runs={"zulu": run_of("prefix", drift_weight=0.1, aux="q3", aux_weight=0.1)},
+        lacking={"e0": run_of("none", **changes)},
+    )
+    assert len(retrained(config, "zulu", MEASURES, FILES.__getitem__)) == found
 
 
 def test_a_run_stands_beside_those_that_lack_one_of_its_slots_and_nothing_else():

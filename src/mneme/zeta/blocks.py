@@ -12,6 +12,12 @@ from mneme.zeta.settings import ZetaConfig
 Block = Any | Callable[[Any], Mapping[str, Any]]
 
 
+def zeta_paths(results: str, config: ZetaConfig) -> ZetaPaths:
+    """Return where the files of a configuration lie below one results folder."""
+    told = {"runs": config.runs, "seeds": config.seeds, "uncut": config.uncut}
+    return ZetaPaths(results=results, **told)
+
+
 def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
     """Return rule name -> its settings, or a function of the rule's wildcards returning them."""
     window, seeds = config.model.window, config.seeds

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from mneme.core.seeds import numpy_generator
 from mneme.zeta.config import PHASE_ARMS, SLOT_ARMS, RunConfig
+from mneme.zeta.joints import after_joint
 from mneme.zeta.mdn import BAYES
+from mneme.zeta.partners import partners
 from mneme.zeta.references import Reference, ReferenceConfig, kde_reference, reference_readings
 from mneme.zeta.scores import MdnConfig, MeasuredRun, Scores, score
 from mneme.zeta.sine_process import bayes_nll
@@ -37,6 +39,8 @@ INFORMATION = {
     "oracle": "the height t itself: the next zero is then determined and nothing is remembered",
 }
 """Arm -> what its likelihood may use."""
+BEYOND_ARMS = ("carry", "primes", "oracle")
+"""Arms whose memory reaches beyond the window: no target of theirs has a short context."""
 LEAST_SPACING = 1e-3
 """Rollouts keep to it, mean spacings: a Gaussian tail may reach below 0, zeros do not."""
 KDE = {"zeta": "kde"}
@@ -106,12 +110,13 @@ def measured_references(
             key.partition("/")[2]: a for key, a in arrays.items() if key.startswith(f"{name}/")
         }
         runs[name] = MeasuredRun(
-            scores=(score(readings, config),),
+            scores=(_score(readings, arrays["windows_W"], config, system=system),),
             seeds=None,
             system=system,
             windows=arrays["windows_W"],
             heights_W=arrays["heights_W"],
             information=fact["information"],
+            beyond=False,
             control_of=None,
             against=(),
             further={"chosen": fact["chosen"]},
@@ -133,11 +138,11 @@ def measured_run(
     scores: list[Scores] = []
     windows: NDArray[np.int64] = np.zeros(0, np.int64)
     heights: Floats = np.zeros(0)
+    run = runs[name]
     for arrays in readings:
         windows, heights = arrays["windows_W"], arrays["heights_W"]
         kept = {k: a for k, a in arrays.items() if k not in ("windows_W", "heights_W")}
-        scores.append(score(kept, config))
-    run = runs[name]
+        scores.append(_score(kept, windows, config, system=run.system))
     told = list(histories)
     return MeasuredRun(
         scores=tuple(scores),
@@ -146,10 +151,19 @@ def measured_run(
         windows=windows,
         heights_W=heights,
         information=_information(run),
+        beyond=run.arm in BEYOND_ARMS,
         control_of=run.control_of,
         against=_against(name, runs, windows, references),
         further={"history": [_kept(history) for history in told]},
     )
+
+
+def _score(
+    readings: Arrays, windows: NDArray[np.int64], config: MdnConfig, *, system: str
+) -> Scores:
+    """Reduce readings; long contexts are not read where they would reach across a joint."""
+    joined_W = after_joint(system, windows, readings["spacings_WN"].shape[1])
+    return score(readings, config, joined_W=joined_W)
 
 
 def _information(run: RunConfig) -> str:
@@ -170,29 +184,15 @@ def _against(
     windows: NDArray,
     references: Mapping[str, MeasuredRun],
 ) -> tuple[str, ...]:
-    """Return what a run is set against: the arm without memory, and references, same windows."""
+    """Return what a run is set against: its partners, and references, same windows."""
     run = runs[name]
-    memoryless = [
-        other
-        for other, theirs in runs.items()
-        if other != name
-        and theirs.arm == "none"
-        and (theirs.system, theirs.split, theirs.position) == (run.system, run.split, run.position)
-    ]
     same = [
         other
         for other, reference in references.items()
         if reference.system == run.system and np.array_equal(reference.windows, windows)
     ]
     told = [other for other in same if other.startswith(("kde", "bayes")) or "walk" in other]
-    against = [*memoryless, *told]
-    if run.arm == "carry":
-        against += [
-            other
-            for other, theirs in runs.items()
-            if theirs.arm == "carry_reset"
-            and (theirs.system, theirs.split) == (run.system, run.split)
-        ]
+    against = [*partners(name, runs), *told]
     base = run.control_of
     if base is not None and base in runs and base not in against and run.arm not in PHASE_ARMS:
         comparable = (runs[base].system, runs[base].split) == (run.system, run.split)

@@ -4,8 +4,8 @@ Test windows are the same under every seed: seeds are averaged per window, then 
 neighbouring windows are resampled (`stats.blocks`).
 
 Metrics (value per window, mean over windows): `nll` (window average, contexts 1..255), `nll_full`
-(long contexts: the window less `predict.full_stride` spacings, or more), `crps`, `mae` and their
-`_full`, `err_step@H`, `err_cum@H`, `err_growth@H` (err_step@H less the first step's error),
+(long contexts: the window less `predict.full_stride` spacings, or more; windows that begin at a
+joint of a surrogate are left out), `crps`, `mae` and their `_full`, `err_step@H`, `err_cum@H`, `err_growth@H` (err_step@H less the first step's error),
 `err_source@10`, `energy_score@H`, `nll_context@a-b` (contexts a..b), `nll_fifth@1` .. `@5` (test
 windows from low to high), `pit_ks`. A difference is named `<metric>_minus_<run>`, the setting last:
 `err_cum_minus_e0@100`; below 0 the run is better than the other.
@@ -26,6 +26,7 @@ from mneme.core.headline import run_block
 from mneme.stats.blocks import block_mean, crossed_block_mean
 from mneme.stats.intervals import Crossed
 from mneme.stats.rows import Interval, Row, row_of
+from mneme.zeta.joints import after_joint
 from mneme.zeta.measure import ks_distance, ks_interval
 from mneme.zeta.scores import MdnConfig, MeasuredRun, curves
 from mneme.zeta.sine_process import Estimate, Floor, window_average
@@ -159,6 +160,10 @@ def _floor_rows(
 ) -> list[Row]:
     """Return how far a GUE run is above the floor at the same contexts, seeds averaged.
 
+    A run that remembers beyond the window has seen the longest context at every target: the floor
+    is the one there, and windows that begin at a joint of two spectra, where such a memory is of
+    another spectrum, are left out.
+
     With the Bayes predictor on the same windows, what these windows happen to hold cancels: the
     value is (run - Bayes), paired, plus how much lower the floor is where contexts are longer than
     those that predictor sees.
@@ -177,15 +182,18 @@ def _floor_rows(
         )
     ]
     told.append(("nll_minus_floor", nll_W, np.arange(1, run.targets + 1)))
+    joined_W = after_joint(run.system, run.windows, run.targets + 1)
+    kept_W = ~joined_W if run.beyond else np.ones_like(joined_W)
     rows = []
-    for metric, values_W, contexts in told:
-        at_floor, error = _floor_at(floor, contexts)
+    for metric, values_W, contexts in told if kept_W.any() else ():
+        reached = np.full_like(contexts, run.targets) if run.beyond else contexts
+        at_floor, error = _floor_at(floor, reached)
         if seen is not None:
             capped, _ = _floor_at(floor, np.minimum(contexts, seen))
-            at_floor, error = at_floor - capped, error if contexts[-1] > seen else 0.0
-        above = block_mean(values_W - at_floor, **config.chance(metric))
+            at_floor, error = at_floor - capped, error if reached[-1] > seen else 0.0
+        above = block_mean(values_W[kept_W] - at_floor, **config.chance(metric))
         interval = _with_error(above, error)
-        n, unit = len(values_W), "nats"
+        n, unit = int(kept_W.sum()), "nats"
         rows.append(row_of(metric, interval, n=n, unit=unit, control_of=run.control_of))
     return rows
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mneme.zeta.config import PHASE_ARMS, SLOT_ARMS, RunConfig
+from mneme.zeta.partners import lacks_memory
 
 
 def by_run(paths: Iterable[str]) -> dict[str, list[str]]:
@@ -26,6 +27,8 @@ class ZetaPaths:
     """All runs by name."""
     seeds: Sequence[int]
     """Training seeds."""
+    uncut: Sequence[str]
+    """Runs whose slots are neither cut nor diagnosed."""
 
     def step(self, step: str, *path: str) -> str:
         """Return a path below the folder of a step."""
@@ -67,7 +70,8 @@ class ZetaPaths:
     @property
     def slot_runs(self) -> list[str]:
         """Return the runs whose memory slots can be cut, on the zeros."""
-        return [name for name in self._with_slots if self.runs[name].without_slot is None]
+        whole = [name for name in self._with_slots if self.runs[name].without_slot is None]
+        return [name for name in whole if name not in self.uncut]
 
     @property
     def _with_slots(self) -> list[str]:
@@ -76,9 +80,11 @@ class ZetaPaths:
 
     @property
     def lacking_runs(self) -> list[str]:
-        """Return the run on the zeros without slots, and those trained without one of them."""
+        """Return the runs that slot runs are without memory, or without one of their slots."""
         single = [name for name in self._with_slots if self.runs[name].without_slot is not None]
-        return [self.without, *single]
+        whole = [self.runs[name] for name in self.slot_runs]
+        bare = [n for n, r in self.runs.items() if any(lacks_memory(run, r) for run in whole)]
+        return [*bare, *single]
 
     @property
     def ablation_runs(self) -> list[str]:
@@ -90,12 +96,6 @@ class ZetaPaths:
         """Return the runs whose attention is read: without memory, and with slots in the stream."""
         arms = ("none", "prefix")
         return [n for n, r in self.runs.items() if r.arm in arms and r.without_slot is None]
-
-    @property
-    def without(self) -> str:
-        """Return the run on the zeros that the slot runs are compared with."""
-        plain = [n for n, r in self.runs.items() if (r.arm, r.system) == ("none", "zeta")]
-        return plain[0]
 
     def of(self, step: str, runs: Sequence[str], name: str) -> list[str]:
         """Return a file of a step for every seed of every one of `runs`, run by run."""

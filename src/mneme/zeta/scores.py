@@ -28,7 +28,7 @@ class Scores:
     """What is kept of the readings of one run under one seed."""
 
     metrics: dict[str, Floats]
-    """Metric name -> one number a window (W,)."""
+    """Metric name -> one number a window (W,); `_full` without windows that begin at a joint."""
     context_WC: Floats
     """NLL of each window averaged over bins of context length, nats."""
     pit_WT: NDArray[np.float32] | None
@@ -41,9 +41,22 @@ class Scores:
     """|sum of predictions - sum of truth| at each horizon 1..H."""
 
 
-def score(readings: Readings, config: MdnConfig) -> Scores:
-    """Reduce the readings of one run under one seed; errors as in `window_metrics`."""
+def score(
+    readings: Readings, config: MdnConfig, *, joined_W: NDArray[np.bool_] | None = None
+) -> Scores:
+    """Reduce the readings of one run under one seed; errors as in `window_metrics`.
+
+    Parameters
+    ----------
+    readings, config : mapping, MdnConfig
+        What was read, and how it is reduced.
+    joined_W : bool array (W,), optional
+        Windows that begin at a joint of the series: the shifted windows that give them long
+        contexts lie across it, so the `_full` metrics leave them out.
+    """
     metrics = window_metrics(readings, horizons=config.horizons)
+    if joined_W is not None and joined_W.any():
+        metrics = _within_stretches(metrics, joined_W)
     step_WH = cum_WH = None
     if "rollout_mean_WH" in readings:
         horizon = config.horizons[-1]
@@ -59,6 +72,16 @@ def score(readings: Readings, config: MdnConfig) -> Scores:
         step_WH=step_WH,
         cum_WH=cum_WH,
     )
+
+
+def _within_stretches(metrics: dict[str, Floats], joined_W: NDArray[np.bool_]) -> dict[str, Floats]:
+    """Leave windows out of the metrics at long contexts, and such metrics where none is left."""
+    long = {name for name in metrics if name.endswith("_full")}
+    return {
+        name: values_W[~joined_W] if name in long else values_W
+        for name, values_W in metrics.items()
+        if name not in long or not joined_W.all()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +100,8 @@ class MeasuredRun:
     """Height t at the start of each."""
     information: str
     """What it may use: the information set that its NLL declares."""
+    beyond: bool
+    """Whether it remembers what lies before the window, so that no target has a short context."""
     control_of: str | None
     """Run that it is a control of."""
     against: tuple[str, ...]

@@ -10,6 +10,7 @@ from mneme.zeta.ablation_config import AblationConfig, DiagnosticsConfig, Kernel
 from mneme.zeta.carry_config import CarryConfig
 from mneme.zeta.config import (
     PHASE_ARMS,
+    SLOT_ARMS,
     ModelConfig,
     PredictConfig,
     RunConfig,
@@ -72,6 +73,8 @@ class ZetaConfig:
     """How slots are cut."""
     diagnostics: DiagnosticsConfig
     """How slots are diagnosed."""
+    uncut: tuple[str, ...]
+    """Runs with slots that others are compared with and that are neither cut nor diagnosed."""
     kernel: KernelStageConfig
     """How attention is read and what formulas are tried."""
     statistics: StatisticsRuleConfig
@@ -88,11 +91,14 @@ class ZetaConfig:
             known = run.control_of is None or run.control_of in self.runs
             require(known, f"runs.{name}.control_of", "null or a run", run.control_of)
         for kind, least in (("none", "a run without memory"), ("prefix", "a run with slots")):
-            runs = [r for r in self.runs.values() if r.arm == kind and r.system == "zeta"]
+            cut = {name: run for name, run in self.runs.items() if name not in self.uncut}
+            runs = [r for r in cut.values() if r.arm == kind and r.system == "zeta"]
             there = any(run.without_slot is None for run in runs)
             require(there, "runs", f"with {least} (arm {kind}) on the zeros", sorted(self.runs))
         there = any(run.arm in PHASE_ARMS for run in self.runs.values())
         require(there, "runs", "with one of arm primes", sorted(self.runs))
+        slots = {n for n, r in self.runs.items() if r.arm in SLOT_ARMS and r.system == "zeta"}
+        require(set(self.uncut) <= slots, "uncut", "runs with slots on the zeros", self.uncut)
         window = self.model.window
         for name, horizon in (
             ("predict.horizon", self.predict.horizon),

@@ -25,7 +25,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.legendre import leggauss, legval, legvander
+from numpy.polynomial.legendre import leggauss, legint, legval, legvander
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,6 @@ NODES = 48  # Gauss-Legendre nodes on 0..LONGEST
 PANEL_NODES = 3  # and between any two of them
 PAST_NODES = (1.7, 16)  # nodes on the past: so many a mean spacing, and so many besides
 CHUNK_FLOATS = 4_000_000  # of the largest intermediate array
-FINE = 1001  # points of the survival function from which absolute errors are integrated
 TOLERANCE = 1e-5  # of a law's integral; pasts from spectra reach 1e-8
 UNRESOLVED = (
     "pasts must be those of a sine process, but one is all but impossible: give GUE spacings"
@@ -60,7 +59,7 @@ class Floor:
     crps: Estimate
     """Expected continuous ranked probability score, mean spacings."""
     mae: Estimate
-    """Expected absolute error of the predicted median, mean spacings."""
+    """Expected absolute error of the predicted mean, as of the arms, mean spacings."""
     pasts: int | None
     """Pasts averaged over; None where the average is a quadrature."""
 
@@ -75,31 +74,34 @@ class Prediction:
     """Chance that the next spacing is longer than the node."""
 
     def scores(self) -> Floats:
-        """Return (3, B): expected NLL, CRPS and absolute error of the median, by the law itself."""
+        """Return (3, B): expected NLL, CRPS and absolute error of the mean, by the law itself."""
         _, weights_G = grid()
         density_BG, survival_BG = self.density_BG, self.survival_BG
         nll_B = -(density_BG * np.log(np.maximum(density_BG, 1e-300))) @ weights_G
         crps_B = (survival_BG * (1 - survival_BG)) @ weights_G
-        # E|y - median| is the integral of min(F, 1 - F), whose kink wants a finer grid.
-        fine_BF = survival_BG @ _refine()
-        mae_B = np.trapezoid(np.minimum(fine_BF, 1 - fine_BF), dx=LONGEST / (FINE - 1), axis=1)
-        return np.stack([nll_B, crps_B, mae_B])
+        return np.stack([nll_B, crps_B, self.error_of(self.mean())])
 
     def gain_over(self, other: Prediction) -> Floats:
-        """Return (3, B), each at least 0: how much worse `other` scores where this law is true.
+        """Return (3, B): how much worse `other` scores where this law is true.
 
         For the NLL that is the Kullback-Leibler divergence, for the CRPS the integral of the
-        squared difference of the distribution functions.
+        squared difference of the distribution functions: both at least 0. The absolute error of a
+        mean, which no mean makes least, may fall for a single past.
         """
         _, weights_G = grid()
         mine_BG, theirs_BG = np.maximum([self.density_BG, other.density_BG], 1e-300)
         nll_B = (mine_BG * np.log(mine_BG / theirs_BG)) @ weights_G
         crps_B = np.square(self.survival_BG - other.survival_BG) @ weights_G
-        mine_BF, theirs_BF = (each.survival_BG @ _refine() for each in (self, other))
-        # Beyond one median and not the other: there |2 F - 1| is what the wrong median costs.
-        between_BF = (theirs_BF > 0.5).astype(float) - (mine_BF > 0.5)
-        mae_B = ((1 - 2 * mine_BF) * between_BF).sum(axis=1) * LONGEST / (FINE - 1)
+        mae_B = self.error_of(other.mean()) - self.error_of(self.mean())
         return np.stack([nll_B, crps_B, mae_B])
+
+    def error_of(self, at_B: ArrayLike) -> Floats:
+        """Return (B,): expected |next spacing - at| for one forecast a past, 0..`LONGEST`."""
+        at_B = np.asarray(at_B, np.float64)
+        # E|y - a| = a - E[y] + 2 x the integral of the survival function from a on, no kink.
+        ahead = legint(np.eye(NODES), lbnd=1.0) * (-LONGEST / 2)  # of each Legendre polynomial
+        beyond_BN = self.survival_BG @ _coefficients() @ ahead.T
+        return at_B - self.mean() + 2 * legval(at_B * 2 / LONGEST - 1, beyond_BN.T, tensor=False)
 
     def mean(self) -> Floats:
         """Return (B,): the expected next spacing."""
@@ -131,11 +133,6 @@ def _coefficients() -> Floats:
     """Values at the nodes -> Legendre coefficients, as a matrix (G, G)."""
     x_G, weights_G = _gauss(NODES)
     return legvander(x_G, NODES - 1) * weights_G[:, None] * (np.arange(NODES) + 0.5)
-
-
-@lru_cache(maxsize=1)
-def _refine() -> Floats:
-    return _coefficients() @ legvander(np.linspace(-1, 1, FINE), NODES - 1).T
 
 
 def predict(pasts_Bn: ArrayLike) -> Prediction:

@@ -23,6 +23,7 @@ from mneme.zeta.config import CARRY_ARMS, ModelConfig, RunConfig
 from mneme.zeta.material import reading_material
 from mneme.zeta.measure import window_metrics
 from mneme.zeta.network import Network, build_network
+from mneme.zeta.partners import lacks_memory
 from mneme.zeta.scores import MdnConfig
 from mneme.zeta.window_set import WindowSet
 from mneme.zeta.windows import split_of
@@ -163,12 +164,12 @@ def retrained(
 def _alike(run: RunConfig, other: RunConfig) -> bool:
     """Return whether `other` lacks slots of `run` and nothing else.
 
-    A run without any slot has none of their losses either.
+    A run without any slot cannot have the slots' own losses either; a drift loss, which trains
+    every parameter, it must share.
     """
     if other.without_slot is not None:
         return other == replace(run, without_slot=other.without_slot, control_of=other.control_of)
-    names = ("system", "position", "split", "share")
-    return all(getattr(run, name) == getattr(other, name) for name in names)
+    return lacks_memory(run, other)
 
 
 def _scores(arrays: Arrays, config: AblationStageConfig) -> dict[str, NDArray[np.float64]]:
