@@ -5,10 +5,11 @@ neighbouring windows are resampled (`stats.blocks`).
 
 Metrics (value per window, mean over windows): `nll` (window average, contexts 1..255), `nll_full`
 (long contexts: the window less `predict.full_stride` spacings, or more; windows that begin at a
-joint of a surrogate are left out), `crps`, `mae` and their `_full`, `err_step@H`, `err_cum@H`, `err_growth@H` (err_step@H less the first step's error),
-`err_source@10`, `energy_score@H`, `nll_context@a-b` (contexts a..b), `nll_fifth@1` .. `@5` (test
-windows from low to high), `pit_ks`. A difference is named `<metric>_minus_<run>`, the setting last:
-`err_cum_minus_e0@100`; below 0 the run is better than the other.
+joint of a surrogate are left out), `crps`, `mae` and their `_full`, `err_step@H`, `err_cum@H`,
+`err_growth@H` (err_step@H less the first step's error), `err_source@10`, `energy_score@H`,
+`nll_context@a-b` (contexts a..b), `nll_fifth@1` .. `@5` (test windows from low to high), `pit_ks`.
+A difference is named `<metric>_minus_<run>`, the setting last: `err_cum_minus_e0@100`; below 0 the
+run is better than the other.
 
 Legend: W windows, S seeds, C context bins.
 """
