@@ -30,7 +30,7 @@ from mneme.zeta.drift import drift_loss, drift_weight, require_horizon
 from mneme.zeta.invariants import AuxHeads
 from mneme.zeta.memory import Slots
 from mneme.zeta.network import Material, Network, build_network
-from mneme.zeta.reading import slot_readings, window_nll
+from mneme.zeta.reading import effect_percent, rollout_reading, window_nll
 from mneme.zeta.regularisers import attention_penalty, cap_norms, penalty
 
 BETAS = (0.9, 0.95)
@@ -275,7 +275,8 @@ class Course:
         """Read the validation windows after step `index` and keep the state if it is the best.
 
         `val_nll` is over the same evenly spaced windows at every reading, so that readings
-        compare; the last adds `val_nll_all` over all of them.
+        compare; the last adds `val_nll_all` over all of them. Every arm is rolled out on the same
+        windows (`err_source@10`), and arms with slots tell what the largest does (`eff_percent`).
         """
         self.network.refresh(self.material, anchor=True)
         last = index + 1 == self.config.steps
@@ -284,8 +285,10 @@ class Course:
             nll_W = window_nll(self.network, self.material, rows)
             few = torch.isin(rows, self.eval_rows)
             reading: dict[str, Any] = {"val_nll": nll_W[few].mean().item()}
+            told = self.network, self.material, self.eval_rows
+            reading["err_source@10"] = rollout_reading(*told)
             if self.run.arm in SLOT_ARMS:
-                reading |= slot_readings(self.network, self.material, self.eval_rows)
+                reading["eff_percent"] = effect_percent(*told)
         if last:
             reading["val_nll_all"] = nll_W.mean().item()
         if not math.isfinite(reading["val_nll"]):
