@@ -5,9 +5,10 @@ The plain side is written here: pre-norm blocks, one linear layer for queries, k
 everything as torch runs it. Both hold the same weights: loss and gradients are compared first. A
 step is forward, mixture likelihood, backward, clipping, fused AdamW on windows of 255 spacings,
 32 of them where a shape's name does not say otherwise. `3x64x4 batch 4` is what the default trains,
-`6x256x8` the shape of gpu.yaml (on 8 windows: its batch of 512 is for an accelerator). `ours` runs as the pipeline runs it (linear layers through oneDNN); `ours_mkl` does not;
-`ours_rope` has rotary positions instead of learned ones; `ours_prefix` reads 8 slots besides;
-`ours_distance` turns values by distance.
+`6x256x8` the shape of gpu.yaml (on 8 windows: its batch of 512 is for an accelerator). `ours` runs
+as the pipeline runs it (linear layers through oneDNN); `ours_mkl` does not; `ours_rope` has rotary
+positions instead of learned ones; `ours_prefix` reads 8 slots besides; `ours_distance` turns values
+by distance.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ ZETA_BLOCKS = zeta_blocks(SETTINGS.zeta, ZETA_PATHS)
 rule zeros:
     output:
         result("zeros.json"),
-        heights=ZETA_PATHS.step("zeros", "heights.npz"),
+        **ZETA_PATHS.zeros,
     log:
         result("logs/zeros.log"),
     conda:
@@ -155,8 +155,7 @@ rule mdn:
     input:
         measures=ZETA_PATHS.measures(),
         histories=ZETA_PATHS.histories(),
-        references=expand(rules.zeta_references.output.readings, system=ZETA_PATHS.systems),
-        facts=expand(rules.zeta_references.output.facts, system=ZETA_PATHS.systems),
+        **ZETA_PATHS.beside_runs(),
         floor=rules.zeta_floor.output[0],
     output:
         result("mdn.json"),

@@ -317,7 +317,10 @@ def test_further_kinds_and_horizons_are_read_on_fewer_windows_and_never_replace_
     config = AblationConfig(**{**vars(CONFIG), "further_every": 3})
     generator = torch_generator(0, "slots")
     first, rolled, second = ablate(model, window_set(windows), config=config, generator=generator)
-    assert (rolled.variants, list(rolled.err_step_W)) == (variants_of(["mean", "resampled"], 4), [4])
+    assert (rolled.variants, list(rolled.err_step_W)) == (
+        variants_of(["mean", "resampled"], 4),
+        [4],
+    )
     assert rolled.err_step_VW[4] == pytest.approx(whole.err_step_VW[4][5:], abs=1e-9)
     assert (first.variants, list(first.err_step_W)) == (variants_of(["zero"], 4), [4])
     assert first.nll_change_VW == pytest.approx(whole.nll_change_VW[:5], abs=1e-9)

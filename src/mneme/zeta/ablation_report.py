@@ -266,9 +266,7 @@ def _one_step_readings(cuts: Sequence[Ablated], resampling: Resampling) -> Itera
 def _rollout_readings(
     cuts: Sequence[Cut], largest: Mapping[str, Sequence[str]], resampling: Resampling
 ) -> Iterator[Reading]:
-    """Yield what every variant does to rollouts, and the source's number for each seed's slot that
-    moves the prediction most.
-    """
+    """Yield what every variant does to rollouts; the source's number is of the largest slot."""
     every = cuts[0].every
     for index, (kind, slot) in enumerate(cuts[0].variants):
         for horizon, base_SW in _bases(cuts).items():
@@ -295,9 +293,7 @@ def _effect(cuts: Sequence[Ablated], places: Sequence[int], resampling: Resampli
     return resampling.percent(shift_SW, error_SW, every=cuts[0].every)
 
 
-def _rollout_effect(
-    cuts: Sequence[Cut], places: Sequence[int], resampling: Resampling
-) -> Crossed:
+def _rollout_effect(cuts: Sequence[Cut], places: Sequence[int], resampling: Resampling) -> Crossed:
     """Percent that the rollout error rises by at the shortest horizon; a variant a seed."""
     horizon, base_SW = next(iter(_bases(cuts).items()))
     pairs = zip(cuts, places, strict=True)
