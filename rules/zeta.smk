@@ -153,9 +153,9 @@ rule zeta_floor:
 
 rule mdn:
     input:
+        **ZETA_PATHS.beside_runs(),
         measures=ZETA_PATHS.measures(),
         histories=ZETA_PATHS.histories(),
-        **ZETA_PATHS.beside_runs(),
         floor=rules.zeta_floor.output[0],
     output:
         result("mdn.json"),
