@@ -209,6 +209,8 @@ def test_a_block_tells_whether_it_lies_where_the_runs_were_trained(told):
     assert inside["resolution"] < 1e-11
     assert inside["information"].startswith("of carry; memories begin with the block")
     assert "transfer" not in told["other"]
+    walk = told["ar5_walk"]["transfer"]["above"]["information"]
+    assert walk.startswith("of ar5_walk (here 2); ")
 
 
 def test_every_trained_run_tells_how_many_configurations_were_tried(told):

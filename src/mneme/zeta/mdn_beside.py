@@ -53,7 +53,8 @@ def with_beside(
         added, run = [*_transfer_rows(name, readings, config)], config.runs.get(name)
         if run is not None:
             added.append(tried_row(config.tried.behind(run.arm), control_of=run.control_of))
-        told = facts_of(name, readings, block["information"])
+        walks = f" (here {config.transfer.walk})" if name.endswith("_walk") else ""
+        told = facts_of(name, readings, block["information"] + walks)
         beside = {"transfer": told} if told else {}
         out[name] = {**block, "rows": rows + [row.as_dict() for row in added], **beside}
     return out
