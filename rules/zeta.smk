@@ -13,7 +13,7 @@ ZETA_BLOCKS = zeta_blocks(SETTINGS.zeta, ZETA_PATHS)
 rule zeros:
     output:
         result("zeros.json"),
-        heights=ZETA_PATHS.step("zeros", "heights.npz"),
+        **ZETA_PATHS.zeros,
     log:
         result("logs/zeros.log"),
     conda:
@@ -153,10 +153,9 @@ rule zeta_floor:
 
 rule mdn:
     input:
+        **ZETA_PATHS.beside_runs(),
         measures=ZETA_PATHS.measures(),
         histories=ZETA_PATHS.histories(),
-        references=expand(rules.zeta_references.output.readings, system=ZETA_PATHS.systems),
-        facts=expand(rules.zeta_references.output.facts, system=ZETA_PATHS.systems),
         floor=rules.zeta_floor.output[0],
     output:
         result("mdn.json"),

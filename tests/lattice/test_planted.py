@@ -63,7 +63,7 @@ def measured(config, folder, *, seeds=(0,)):
 
 
 def headline(runs, config, *, seeds=(0,)):
-    told = LatticeStageConfig(arms={"planted": config.arms}, seeds=seeds, measure=MEASURE)
+    told = LatticeStageConfig(arms={"planted": config.arms}, seeds=seeds, measure=MEASURE, tried={})
     facts = {"planted": {"embedding": {"key": None}, "training": {}}}
     return {"phase": "lattice", "runs": lattice_runs({"planted": runs}, facts, told)}
 

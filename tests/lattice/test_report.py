@@ -95,6 +95,7 @@ def headline(measured):
         arms={"mini-lm": ARMS},
         seeds=SEEDS,
         measure=MeasureConfig(read=READ, resamples=200, margin=0.03),
+        tried={"mini-lm": 7},
     )
     facts = {"mini-lm": {"embedding": {"dim": 40}, "training": {"on": [{"pairs": 9}] * 2}}}
     runs = lattice_runs({"mini-lm": measured}, facts, config)
@@ -121,6 +122,15 @@ def test_every_run_is_named_after_its_teacher_and_arm(headline, measured):
     assert raw["embedding"] == {"dim": 40}
     assert raw["settings"] is None
     assert "nothing is encoded" in raw["seconds"]["reason"]
+
+
+def test_arms_tell_how_many_configurations_were_tried_and_baselines_do_not(headline, measured):
+    for name in measured:
+        told = headline["runs"][f"mini_lm_{name}"]["rows"]
+        counts = [(r["value"], r["control_of"]) for r in told if r["metric"].endswith("_tried")]
+        control = ARMS[name].control_of if name in ARMS else None
+        wanted = None if control is None else f"mini_lm_{control}"
+        assert counts == ([(7.0, wanted)] if name in ARMS else [])
 
 
 def test_differences_are_those_of_the_means(headline, measured):

@@ -136,6 +136,8 @@ def test_files_are_sorted_by_their_own_addresses():
         ({"runs": {}}, "lattice.runs must be at least one teacher"),
         ({"runs": {"nobody": ["adapter"]}}, "lattice.runs must be teachers out of"),
         ({"runs": {"distilbert": ["adapter"]}}, "lattice.recipes must be with teacher distilbert"),
+        ({"tried": {"minilm": 2}}, "lattice.tried must be one count for each of minilm, smollm2-"),
+        ({"tried/minilm": 0}, "lattice.tried.minilm must be at least 1, got 0"),
         ({"runs/minilm": ["adapter", "adapter"]}, "lattice.runs.minilm must be different ones"),
         ({"runs/minilm": ["nothing"]}, "lattice.runs.minilm must be different ones out of"),
         ({"arms/mlp/control_of": "mlp"}, "lattice.arms.mlp.control_of must be null or another"),

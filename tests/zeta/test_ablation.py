@@ -41,7 +41,13 @@ from mneme.zeta.window_set import WindowSet
 
 SIZES = ModelConfig(layers=2, heads=2, width=16, components=3, window=40, slots=4, scale_floor=0.01)
 CONFIG = AblationConfig(
-    kinds=KINDS, context=16, horizons=(4, 20), further_every=1, quantile_every=3, rows=64
+    kinds=KINDS,
+    context=16,
+    horizons=(4, 20),
+    rollout_every=1,
+    further_every=1,
+    quantile_every=3,
+    rows=64,
 )
 
 
@@ -310,16 +316,25 @@ def test_further_kinds_and_horizons_are_read_on_fewer_windows_and_never_replace_
     whole = measured_on(model, windows)
     config = AblationConfig(**{**vars(CONFIG), "further_every": 3})
     generator = torch_generator(0, "slots")
-    first, second = ablate(model, window_set(windows), config=config, generator=generator)
+    first, rolled, second = ablate(model, window_set(windows), config=config, generator=generator)
+    assert (rolled.variants, list(rolled.err_step_W)) == (
+        variants_of(["mean", "resampled"], 4),
+        [4],
+    )
+    assert rolled.err_step_VW[4] == pytest.approx(whole.err_step_VW[4][5:], abs=1e-9)
     assert (first.variants, list(first.err_step_W)) == (variants_of(["zero"], 4), [4])
     assert first.nll_change_VW == pytest.approx(whole.nll_change_VW[:5], abs=1e-9)
     assert second.nll_change_VW == pytest.approx(whole.nll_change_VW[:, ::3], abs=1e-9)
     assert second.err_step_VW[20] == pytest.approx(whole.err_step_VW[20][:, ::3], abs=1e-9)
-    rows, full = values(block_of((first, second))), values(block_of(whole))
+    rows, full = values(block_of((first, rolled, second))), values(block_of(whole))
     assert set(rows) == set(full)
     counts = {metric: row["n"] for metric, row in rows.items()}
     assert counts["nll_change@zero@1"] == counts["rollout_effect@zero"] == 24
     assert counts["nll_change@mean@1"] == counts["err_step_20_change@zero@1"] == 8
+    for kind in ("mean", "resampled"):  # the source's figure is one of all windows
+        for metric in ("rollout_effect@{}", "rollout_effect@{}@all", "err_step_4_change@{}@2"):
+            assert counts[metric.format(kind)] == 24
+        assert counts[f"eff_percent@{kind}"] == 8
     for metric, count in counts.items():
         if count == 24:
             assert rows[metric]["value"] == pytest.approx(full[metric]["value"], abs=1e-9)
@@ -385,6 +400,8 @@ def test_mistakes_are_named(planted):
         ablate(model_of("none"), window_set(windows_of(3)), config=CONFIG, generator=generator)
     with pytest.raises(ValueError, match="context \\+ horizon"):
         ablate(model_of(), window_set(windows_of(3)[:, :30]), config=CONFIG, generator=generator)
+    with pytest.raises(ValueError, match="rollout_every must be at most further_every = 1, got 2"):
+        AblationConfig(**{**vars(CONFIG), "rollout_every": 2})
     with pytest.raises(ValueError, match="kinds"):
         AblationConfig(**{**vars(CONFIG), "kinds": ("nothing",)})
     lacking = Retrained(run="e0", slot="all", whole={0: {}}, without={1: {}})

@@ -10,7 +10,7 @@ from mneme.zeta.carry import CarryConfig
 from mneme.zeta.config import ModelConfig, RunConfig, TrainingConfig
 from mneme.zeta.fit import Course, DivergedError, fit
 from mneme.zeta.network import Material, build_network
-from mneme.zeta.reading import slot_effects, slot_readings, window_nll
+from mneme.zeta.reading import effect_percent, rollout_reading, slot_effects, window_nll
 from mneme.zeta.rollout import rollout
 
 CPU = torch.device("cpu")
@@ -93,7 +93,7 @@ def fitted(material, folder, *, run=None, seed=0, log=lambda line: None, **train
         run or run_config(),
         SIZES,
         training_config(**training),
-        carry=CARRY if run and run.arm == "carry" else None,
+        carry=CARRY if run and run.arm in ("carry", "carry_reset") else None,
         seed=seed,
         device=CPU,
         checkpoint=folder / "checkpoint",
@@ -357,10 +357,43 @@ def test_slot_readings_equal_one_by_one(material, position):
         effects.append((cut(x[:, :-1], **level).mixture.mean() - base).abs().mean() / error)
     effects = torch.stack(effects).detach()
     torch.testing.assert_close(slot_effects(network, material, rows), effects, rtol=1e-4, atol=1e-6)
-    read = slot_readings(network, material, rows)
-    assert read["eff_percent"] == pytest.approx(100 * effects.max().item(), rel=1e-4)
+    read = effect_percent(network, material, rows)
+    assert read == pytest.approx(100 * effects.max().item(), rel=1e-4)
     told = rollout(model, x[:, :10], horizon=10, mode="mean", generator=None, **level)
-    assert read["err_source@10"] == pytest.approx((told - x[:, 10:20]).abs().mean().item())
+    error = (told - x[:, 10:20]).abs().mean().item()
+    assert rollout_reading(network, material, rows) == pytest.approx(error)
+
+
+@pytest.mark.parametrize("arm", ["none", "carry", "carry_reset", "prefix", "film"])
+def test_every_transformer_arm_is_rolled_out_along_its_training(material, tmp_path, arm):
+    run = run_config(arm=arm, slot_id=arm == "prefix")
+    history = fitted(material, tmp_path, run=run).history
+    for point in history["points"]:
+        assert math.isfinite(point["err_source@10"])
+        assert ("eff_percent" in point) == (arm in ("prefix", "film"))
+
+
+def test_a_carried_memory_is_rolled_out_from_what_it_has_read(material):
+    network = build_network(run_config(arm="carry"), SIZES, carry=CARRY, seed=0)
+    network.refresh(material, anchor=True)
+    errors = []
+    for row in (5, 9):
+        state = network.memory.initial_state(1)
+        for window in range(row):
+            x, level = material.spacings_WT[window, None], material.level_WT[window, None]
+            _, state = network.memory.features(x, level, state)
+        x, level = material.spacings_WT[row, None], material.level_WT[row, :1]
+        features = []
+        told = x[:, :10]
+        for place in range(19):  # without a cache: everything is read anew for each prediction
+            feature, state = network.memory.step(told[:, place], level, state)
+            features.append(feature)
+            if place >= 9:
+                law = network.model(told, extra_BTF=torch.stack(features, dim=1)).mixture
+                told = torch.cat([told, law.mean()[:, -1:].clamp_min(1e-3)], dim=1)
+        errors.append((told[:, 10:20] - x[:, 10:20]).abs().mean().item())
+    read = rollout_reading(network, material, torch.tensor([5, 9]))
+    assert read == pytest.approx(sum(errors) / 2, rel=1e-3)
 
 
 def test_a_loss_that_is_no_number_names_the_step(material, tmp_path):

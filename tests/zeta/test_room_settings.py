@@ -28,6 +28,7 @@ from mneme.zeta.stages import (
     ReferenceStageConfig,
     StatisticsStageConfig,
 )
+from mneme.zeta.transfer import TransferStageConfig
 from mneme.zeta.zeros_config import ZerosConfig
 
 SIZES = ["config", "smoke", "fast", "long", "gpu"]
@@ -42,6 +43,7 @@ STAGES = {
     "zeta_prepare": PrepareConfig,
     "zeta_references": ReferenceStageConfig,
     "zeta_floor": FloorConfig,
+    "zeta_transfer": TransferStageConfig,
     "mdn": MdnStageConfig,
     "slot_ablation": AblationStageConfig,
     "diagnostics": DiagnosticsStageConfig,
@@ -107,6 +109,8 @@ def test_every_rule_is_told_what_its_script_asks_for(size):
             else:
                 carries = found.run.arm in ("carry", "carry_reset")
                 assert found.carry == (config.carry if carries else None)
+                over = found.run.arm == "primes_transformer"
+                assert found.rows == (config.primes.rows if over else None)
 
 
 def test_a_run_is_told_of_no_other_run():
@@ -157,6 +161,7 @@ def test_files_of_runs_are_never_mixed_up():
     runs = {**runs_of("zulu", "alpha", "mike"), **runs_of("plain", arm="none")}
     runs |= runs_of("prime", arm="primes")
     content = edited({"seeds": [5, 3], "runs": runs, "uncut": []})
+    content["transfer"]["runs"] = ["plain"]
     config = load(content)
     # a results folder that looks like an address itself
     paths = paths_of(config, results="out/alpha/seed3")
@@ -192,7 +197,11 @@ def test_addresses():
     assert set(paths.phase_runs) == {n for n, r in config.runs.items() if r.arm in PHASE_ARMS}
     assert sorted(paths.phase_runs + paths.transformer_runs) == sorted(config.runs)
     assert set(by_run(paths.measures())) == set(by_run(paths.histories())) == set(config.runs)
-    assert set(config.runs) - set(by_run(paths.rolled())) == {"primes_window"}
+    assert set(config.runs) - set(by_run(paths.rolled())) == {
+        "primes_window",
+        "primes_transformer",
+        "primes_transformer_gue",
+    }
     assert len(paths.measures()) == 3 * len(config.runs)
 
 
@@ -200,9 +209,9 @@ def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
     runs = {"far": {**PLAIN, "arm": "none", "system": "gue"}, **runs_of("near", arm="none")}
     runs |= {**runs_of("slots"), **runs_of("prime", arm="primes")}
     runs |= {"drifts": {**PLAIN, "arm": "none", "drift_weight": 0.1}}
-    assert paths_of(load(edited({"runs": runs, "uncut": []}))).lacking_runs == ["near"]
+    assert paths_of(load(edited({"runs": runs, "uncut": [], "transfer.runs": []}))).lacking_runs == ["near"]
     slots = {**PLAIN, "arm": "prefix", "slot_id": True, "drift_weight": 0.1}
-    found = paths_of(load(edited({"runs": {**runs, "slots": slots}, "uncut": []}))).lacking_runs
+    found = paths_of(load(edited({"runs": {**runs, "slots": slots}, "uncut": [], "transfer.runs": []}))).lacking_runs
     assert found == ["drifts"]
 
 
@@ -271,6 +280,8 @@ def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
         ),
         ({"uncut": ["e0"]}, "zeta.uncut must be runs with slots on the zeros, got ('e0',)"),
         ({"uncut": ["v0_id", "v1", "e2"]}, "with a run with slots (arm prefix) on the zeros"),
+        ({"tried.carry": 0}, "zeta.tried.carry must be at least 1, got 0"),
+        ({"tried.primes": KeyError}, "zeta.tried.primes is missing"),
         ({"model.slots": 1}, "zeta.model.slots must be at least 2, which the diagnostics permute"),
         ({"diagnostics.context": 237}, "zeta.diagnostics.context must be at most 236"),
         ({"kernel.pairs.max_lag": 256}, "zeta.kernel.pairs.max_lag must be below the window 256"),

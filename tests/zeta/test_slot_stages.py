@@ -37,7 +37,13 @@ CONFIG = AblationStageConfig(
         horizons=(4,), context_edges=(1, 24), height_parts=2, pit_bins=4, block=2, resamples=100
     ),
     ablation=AblationConfig(
-        kinds=("zero",), context=12, horizons=(8, 4), further_every=2, quantile_every=4, rows=64
+        kinds=("zero",),
+        context=12,
+        horizons=(8, 4),
+        rollout_every=1,
+        further_every=2,
+        quantile_every=4,
+        rows=64,
     ),
     lacking={"e0": run_of("none")},
 )

@@ -9,8 +9,9 @@ from mneme.report.zeta_training import training_figure
 from mneme.zeta.floor import from_json
 from mneme.zeta.gather import measured_references, measured_run
 from mneme.zeta.mdn import mdn_runs
+from mneme.zeta.mdn_beside import with_beside
 from mneme.zeta.paths import by_run
-from mneme.zeta.published import PUBLISHED, figures_by_run
+from mneme.zeta.published import MDN_MARKS, PUBLISHED
 from mneme.zeta.stages import MdnStageConfig
 
 with stage(snakemake) as job:
@@ -32,9 +33,8 @@ with stage(snakemake) as job:
         )
         job.log(f"{name}: {len(measured[name].windows)} windows read")
     runs = mdn_runs(measured, config.mdn, floor=from_json(read_json(job.input.floor)))
-    told = PUBLISHED["mdn"]
-    marks = figures_by_run(told["document"] | told["code"])
-    job.headline(job.output[0], phase="mdn", runs=runs, published=told)
+    runs = with_beside(runs, read_arrays(job.input.transfer), config)
+    job.headline(job.output[0], phase="mdn", runs=runs, published=PUBLISHED["mdn"])
     trained = {name: run["history"] for name, run in runs.items() if "history" in run}
     save_figure(training_figure(trained), svg=job.output[1], png=job.output[2])
-    save_figure(mdn_figure(runs, marks), svg=job.output.svg, png=job.output.png)
+    save_figure(mdn_figure(runs, MDN_MARKS), svg=job.output.svg, png=job.output.png)

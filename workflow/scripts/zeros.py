@@ -15,6 +15,8 @@ with stage(snakemake) as job:
         generator=numpy_generator(config.seed, "zeta", "zeros"),
         log=job.log,
     )
-    write_arrays(job.output.heights, {"heights": measured["zeta"].range.heights})
+    heights = {name: part.range.heights for name, part in measured.items()}
+    write_arrays(job.output.heights, {"heights": heights.pop("zeta")})
+    write_arrays(job.output.blocks, heights)
     runs = {name: run_block(part.rows, method=METHOD) for name, part in measured.items()}
     job.headline(job.output[0], phase="zeros", runs=runs, published={})

@@ -6,13 +6,14 @@ from mneme.core import checkpoints
 from mneme.core.artefacts import read_arrays, write_json, write_tensors
 from mneme.core.stage import stage
 from mneme.zeta.fit import fit
-from mneme.zeta.material import training_material
+from mneme.zeta.prime_material import fit_material
 from mneme.zeta.stages import FitStageConfig
 
 with stage(snakemake) as job:
     config = job.settings(FitStageConfig, where="zeta")
     device = job.use_torch()
-    material = training_material(read_arrays(job.input.series), config.run, config.model.window)
+    series = read_arrays(job.input.series)
+    material = fit_material(series, config.run, config.model.window, config.rows)
     job.log(f"{config.name}: {len(material.train)} windows train, {len(material.val)} select")
     folders = [Path(path).parent for path in job.output.weights]
     for seed, folder in zip(config.seeds, folders, strict=True):
@@ -28,6 +29,7 @@ with stage(snakemake) as job:
             fingerprint=job.fingerprint(),
             log=job.log,
             label=config.name,
+            rows=config.rows,
         )
         write_tensors(folder / "last.safetensors", fitted.last)
         write_tensors(folder / "model.safetensors", fitted.best)

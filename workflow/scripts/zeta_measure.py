@@ -12,7 +12,8 @@ with stage(snakemake) as job:
     device = job.use_torch()
     series = read_arrays(job.input.series)
     for seed, weights, path in zip(config.seeds, job.input.weights, job.output, strict=True):
-        network = build_network(config.run, config.model, carry=config.carry, seed=seed)
+        told = {"carry": config.carry, "rows": config.rows, "seed": seed}
+        network = build_network(config.run, config.model, **told)
         network.load_state_dict(read_tensors(weights))
         readings = read(
             network.to(device).eval(),
@@ -22,6 +23,7 @@ with stage(snakemake) as job:
             window=config.model.window,
             generator=torch_generator(seed, "rollout"),
             device=device,
+            rows=config.rows,
         )
         nll = readings["nll_WT"].mean()
         job.log(f"{config.name} seed {seed}: {len(readings['nll_WT'])} windows, nll {nll:.4f}")

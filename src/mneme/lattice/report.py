@@ -19,6 +19,7 @@ eight_related, ..        cosine   of the eight questions of the source's kind wi
 reconstruction_..        .        r2, cosine, and cosine around the training mean, of embeddings
 bytes_per_vector, ..     bytes    `compression`: the embedding's bytes over these; `codec_bytes`:
                                   encoder and decoder; `core_bytes`: what stands behind them
+configurations_tried     .        compared before the teacher's recipe was fixed; shared by its arms
 ======================== ======== ================================================================
 
 Teacher `planted` is the positive control. Questions are the same under every seed: seeds are
@@ -40,6 +41,7 @@ from mneme.lattice.measure import difference_rows, eight_rows, reading_rows
 from mneme.lattice.retrieval import bytes_per_vector
 from mneme.lattice.stages_measure import LatticeStageConfig
 from mneme.stats.rows import Row
+from mneme.stats.tried import tried_row
 
 REFERENCES = ("raw", "standardised", "pca", "pca_whitened", "projection")
 """Baselines that every trained arm is compared with."""
@@ -97,8 +99,11 @@ def _block(
     if name == "raw":
         further["embedding"] = facts["embedding"]
     questions = len(run.readings[0].scores["mrr"])
+    rows = [*_rows(teacher, name, run, runs, others, config)]
+    if arm is not None and teacher in config.tried:
+        rows.append(tried_row(config.tried[teacher], control_of=rows[0].control_of))
     return run_block(
-        [*_rows(teacher, name, run, runs, others, config)],
+        rows,
         teacher=teacher,
         arm=name,
         kind=run.kind,

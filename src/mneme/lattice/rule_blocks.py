@@ -53,5 +53,6 @@ def lattice_blocks(config: LatticeConfig, paths: LatticePaths, resources: str) -
             },
             "seeds": config.seeds,
             "measure": config.measure,
+            "tried": {t: config.tried[t] for t in paths.teachers},
         },
     }

@@ -32,6 +32,9 @@ class LatticeConfig:
     """All arms; controls are arms beside the real ones."""
     runs: dict[str, tuple[str, ...]]
     """Teacher -> arms that are trained on its embeddings."""
+    tried: dict[str, int]
+    """Teacher with a recipe -> configurations compared before it was fixed, itself among them, at
+    least 1; docs/log.md tells which."""
     measure: MeasureConfig
     """How arms are read."""
     original: OriginalConfig
@@ -54,6 +57,10 @@ class LatticeConfig:
             other = arm.control_of
             known = other is None or (other in self.arms and other != name)
             require(known, f"arms.{name}.control_of", "null or another arm", arm.control_of)
+        rule = f"one count for each of {', '.join(sorted(self.recipes))}"
+        require(set(self.tried) == set(self.recipes), "tried", rule, sorted(self.tried))
+        for teacher, count in self.tried.items():
+            require(count >= 1, f"tried.{teacher}", "at least 1", count)
         require(len(self.runs) >= 1, "runs", "at least one teacher", self.runs)
         for teacher, arms in self.runs.items():
             known = teacher in self.teachers

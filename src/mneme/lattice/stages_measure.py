@@ -97,3 +97,5 @@ class LatticeStageConfig:
     """Training seeds."""
     measure: MeasureConfig
     """How they are compared."""
+    tried: dict[str, int]
+    """Teacher -> configurations compared before its recipe was fixed, where they were counted."""

@@ -18,8 +18,8 @@ def training_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
     Parameters
     ----------
     histories : mapping
-        Run name -> history of each seed, as `zeta.fit` leaves it: `points` of `step`, `val_nll`
-        and, with slots, `eff_percent` and `err_source@10`.
+        Run name -> history of each seed, as `zeta.fit` leaves it: `points` of `step`, `val_nll`,
+        of a transformer `err_source@10`, and with slots `eff_percent`.
     """
     figure = new_figure(
         15,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mneme.core.headline import run_block
 from mneme.stats.intervals import bootstrap_mean, crossed_mean
 from mneme.stats.rows import Row, row_of
-from mneme.ttt.tried import tried_row
+from mneme.stats.tried import tried_row
 
 Floats = NDArray[np.float64]
 Reply = Mapping[str, str]

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from mneme.core.headline import run_block
 from mneme.stats.intervals import LEVEL, crossed_mean, percentile_interval, resample_counts
 from mneme.stats.rows import Interval, Row, row_of
+from mneme.stats.tried import tried_row
 from mneme.ttt.config import UNFITTED_ARMS, Arm
 from mneme.ttt.context_config import ContextConfig, SetConfig
 from mneme.ttt.context_metrics import (
@@ -42,7 +43,6 @@ from mneme.ttt.context_metrics import (
     grouped,
     run_metrics,
 )
-from mneme.ttt.tried import tried_row
 
 Floats = NDArray[np.float64]
 ORDER: tuple[Arm, ...] = (

@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 from mneme.core.headline import run_block
 from mneme.stats.intervals import bootstrap_mean, crossed_mean, finite
 from mneme.stats.rows import Row, row_of
+from mneme.stats.tried import tried_row
 from mneme.ttt.grid_config import GridConfig
 from mneme.ttt.grid_texts import CONTROLS
-from mneme.ttt.tried import tried_row
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray]

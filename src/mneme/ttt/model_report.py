@@ -24,8 +24,8 @@ import numpy as np
 
 from mneme.core.headline import run_block
 from mneme.stats.rows import Row
+from mneme.stats.tried import tried_row
 from mneme.ttt.config import RunConfig
-from mneme.ttt.tried import tried_row
 
 History = Mapping[str, Any]
 _UNITS = {

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from mneme.core.config import require
 from mneme.nn.onednn import OneDNNLinear
-from mneme.zeta.ablation_config import AblationConfig
-from mneme.zeta.ablation_report import ALL, Ablated
+from mneme.zeta.ablation_config import AblationConfig, Pass
+from mneme.zeta.ablation_report import ALL, Ablated, Cut, Rolled
 from mneme.zeta.memory import Slots
 from mneme.zeta.mixture import Mixture
 from mneme.zeta.model import SpacingMDN
@@ -91,7 +91,7 @@ def ablate(
     *,
     config: AblationConfig,
     generator: torch.Generator,
-) -> tuple[Ablated, ...]:
+) -> tuple[Cut, ...]:
     """Read a model whole and with its slots cut, on the same windows.
 
     Parameters
@@ -107,7 +107,7 @@ def ablate(
 
     Returns
     -------
-    tuple of Ablated
+    tuple of Ablated and Rolled
         One a pass (`AblationConfig.passes`), float64 arrays; a slot that nothing reads changes
         nothing, exactly.
 
@@ -124,14 +124,12 @@ def ablate(
         return tuple(
             _ablate(
                 model,
-                windows.take(slice(None, None, every)).like(vectors_MD),
-                noise_WMD[::every].to(vectors_MD),
-                (WHOLE, *variants_of(kinds, len(vectors_MD))),
-                horizons=horizons,
-                every=every,
-                config=config,
+                windows.take(slice(None, None, each.every)).like(vectors_MD),
+                noise_WMD[:: each.every].to(vectors_MD),
+                each,
+                config,
             )
-            for kinds, horizons, every in config.passes()
+            for each in config.passes()
         )
 
 
@@ -139,12 +137,10 @@ def _ablate(
     model: SpacingMDN,
     windows: WindowSet,
     noise_WMD: Tensor,
-    variants: tuple[tuple[str, str], ...],
-    *,
-    horizons: tuple[int, ...],
-    every: int,
+    each: Pass,
     config: AblationConfig,
-) -> Ablated:
+) -> Cut:
+    variants, horizons = (WHOLE, *variants_of(each.kinds, model.config.slots)), each.horizons
     read = read_variants(
         model,
         windows,
@@ -152,20 +148,28 @@ def _ablate(
         variants,
         context=config.context,
         horizons=horizons,
-        quantile_every=config.quantile_every,
+        quantile_every=config.quantile_every if each.one_step else None,
         rows=config.rows,
     )
-    return Ablated(
-        every=every,
+    rolled = Rolled(
+        every=each.every,
         variants=variants[1:],
+        err_step_VW={h: read[f"err_step@{h}"][1:] for h in horizons},
+        err_step_W={h: read[f"err_step@{h}"][0] for h in horizons},
+    )
+    if not each.one_step:
+        return rolled
+    return Ablated(
+        every=rolled.every,
+        variants=rolled.variants,
         mean_shift_VW=read["mean_shift"][1:],
         mean_abs_shift_VW=read["mean_abs_shift"][1:],
         q99_shift_VW=read["q99"][1:] - read["q99"][:1],
         nll_change_VW=read["nll"][1:] - read["nll"][:1],
         nll_W=read["nll"][0],
         abs_error_W=read["abs_error"][0],
-        err_step_VW={h: read[f"err_step@{h}"][1:] for h in horizons},
-        err_step_W={h: read[f"err_step@{h}"][0] for h in horizons},
+        err_step_VW=rolled.err_step_VW,
+        err_step_W=rolled.err_step_W,
         mem_entropy_W=attention_entropy(model, windows, rows=config.rows),
     )
 
@@ -179,7 +183,7 @@ def read_variants(
     *,
     context: int,
     horizons: tuple[int, ...],
-    quantile_every: int,
+    quantile_every: int | None,
     rows: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Read all variants of all windows, as many rows at a time as asked.
@@ -195,7 +199,7 @@ def read_variants(
     variants : sequence of (kind, slot)
         What is cut; the first is what the others' shifts are counted from.
     context, horizons, quantile_every, rows
-        As in `AblationConfig`; no horizon, no rollout.
+        As in `AblationConfig`; no horizon, no rollout; without `quantile_every` nothing else.
 
     Returns
     -------
@@ -209,7 +213,9 @@ def read_variants(
     parts = []
     for here, here_WMD in zip(windows.split(size), noise_WMD.split(size), strict=True):
         slots = cut_slots(vectors_MD, variants, here_WMD)
-        part = _one_step(model, here, slots, count, quantile_every)
+        part = {}
+        if quantile_every is not None:
+            part |= _one_step(model, here, slots, count, quantile_every)
         if horizons:
             part |= _rolled(model, here, slots, count, context, horizons)
         parts.append(part)

@@ -19,6 +19,20 @@ KINDS: tuple[Kind, ...] = ("zero", "mean", "resampled")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass of an ablation over the test windows."""
+
+    kinds: tuple[Kind, ...]
+    """Ways to cut."""
+    horizons: tuple[int, ...]
+    """Rollout lengths, ascending, spacings."""
+    every: int
+    """Every so-manieth test window is read."""
+    one_step: bool
+    """Whether one-step predictions are read beside the rollouts."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblationConfig:
     """What is cut, and on what it is measured."""
 
@@ -28,8 +42,11 @@ class AblationConfig:
     """Spacings before a rollout."""
     horizons: tuple[int, ...]
     """Rollout lengths, spacings; the shortest is `rollout_effect`'s, read on all test windows."""
+    rollout_every: int
+    """Further kinds are rolled out over the shortest horizon on every so-manieth test window."""
     further_every: int
-    """Further kinds and horizons are read on every so-manieth test window."""
+    """Everything else about further kinds and horizons is read on every so-manieth; at least
+    `rollout_every`."""
     quantile_every: int
     """The 99 % quantile is read at every so-manieth target."""
     rows: int
@@ -40,15 +57,25 @@ class AblationConfig:
         require(known, "kinds", f"some of {', '.join(KINDS)}", self.kinds)
         positive = bool(self.horizons) and min(self.horizons) >= 1
         require(positive, "horizons", "at least 1", self.horizons)
-        for name in ("context", "further_every", "quantile_every", "rows"):
+        for name in ("context", "rollout_every", "further_every", "quantile_every", "rows"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        fewer = self.rollout_every <= self.further_every
+        rule = f"at most further_every = {self.further_every}"
+        require(fewer, "rollout_every", rule, self.rollout_every)
 
-    def passes(self) -> list[tuple[tuple[Kind, ...], tuple[int, ...], int]]:
-        """Return (kinds, horizons, every so-manieth window) of each pass over the windows."""
-        everything = (self.kinds, tuple(sorted(self.horizons)), self.further_every)
-        if self.further_every == 1:
+    def passes(self) -> list[Pass]:
+        """Return the passes over the windows, those over most windows first."""
+        short = (min(self.horizons),)
+        horizons, every = tuple(sorted(self.horizons)), self.further_every
+        everything = Pass(kinds=self.kinds, horizons=horizons, every=every, one_step=True)
+        if every == 1:
             return [everything]
-        return [(self.kinds[:1], (min(self.horizons),), 1), everything]
+        first = Pass(kinds=self.kinds[:1], horizons=short, every=1, one_step=True)
+        rolled = Pass(
+            kinds=self.kinds[1:], horizons=short, every=self.rollout_every, one_step=False
+        )
+        more = rolled.kinds and rolled.every < every
+        return [first, *([rolled] if more else []), everything]
 
 
 @dataclass(frozen=True, kw_only=True)

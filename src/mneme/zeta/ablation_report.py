@@ -34,6 +34,20 @@ ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rolled:
+    """Rollouts alone of one trained model with its slots cut, per test window."""
+
+    every: int
+    """Every so-manieth test window was read."""
+    variants: tuple[tuple[str, str], ...]
+    """As in `Ablated`."""
+    err_step_VW: Mapping[int, Floats]
+    """Horizon -> rollout error a step of the cut models, mean spacings."""
+    err_step_W: Mapping[int, Floats]
+    """The same of the whole model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ablated:
     """Readings of one trained model with its slots cut, per test window."""
 
@@ -59,6 +73,10 @@ class Ablated:
     """The same of the whole model."""
     mem_entropy_W: Floats | None
     """Entropy of the attention's shares over slots, nats; None when no query attends to slots."""
+
+
+Cut = Ablated | Rolled
+"""What one pass over the windows tells of a model under one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +150,7 @@ def _band(percent: float, bands: Bands) -> str:
 
 
 def ablation_block(
-    seeds: Mapping[int, tuple[Ablated, ...]],
+    seeds: Mapping[int, tuple[Cut, ...]],
     *,
     retrained: Sequence[Retrained],
     resampling: Resampling,
@@ -164,10 +182,13 @@ def ablation_block(
     _check(seeds, retrained)
     readings: dict[str, Reading] = {}
     largest: dict[str, list[str]] = {}
-    for cuts in zip(*seeds.values(), strict=True):  # pass by pass: the first has most windows
-        found = [*_variant_readings(cuts, resampling), *_headline_readings(cuts, resampling)]
-        readings = {reading[0]: reading for reading in found} | readings
+    passes = list(zip(*seeds.values(), strict=True))  # the first has most windows
+    for cuts in map(_whole, passes):
         largest = {kind: _largest(cuts, kind) for kind in _kinds(cuts)} | largest
+    for cuts in passes:
+        found = [*_rollout_readings(cuts, largest, resampling)]
+        found += _one_step_readings(_whole(cuts), resampling)
+        readings = {reading[0]: reading for reading in found} | readings
     for lacking in retrained:
         for reading in _retrained_readings(lacking, tuple(seeds), resampling):
             readings[reading[0]] = reading
@@ -190,9 +211,14 @@ def ablation_block(
     )
 
 
-def _check(seeds: Mapping[int, tuple[Ablated, ...]], retrained: Sequence[Retrained]) -> None:
+def _whole(cuts: Sequence[Cut]) -> list[Ablated]:
+    """Return those of one pass if one-step predictions were read in it, else none."""
+    return [cut for cut in cuts if isinstance(cut, Ablated)]
+
+
+def _check(seeds: Mapping[int, tuple[Cut, ...]], retrained: Sequence[Retrained]) -> None:
     shapes = {
-        seed: [(cut.variants, cut.nll_W.shape, cut.every) for cut in cuts]
+        seed: [(c.variants, {h: e.shape for h, e in c.err_step_W.items()}, c.every) for c in cuts]
         for seed, cuts in seeds.items()
     }
     first = next(iter(shapes.values()))
@@ -207,8 +233,8 @@ def _check(seeds: Mapping[int, tuple[Ablated, ...]], retrained: Sequence[Retrain
             )
 
 
-def _kinds(cuts: Sequence[Ablated]) -> list[str]:
-    return list(dict.fromkeys(kind for kind, _ in cuts[0].variants))
+def _kinds(cuts: Sequence[Cut]) -> list[str]:
+    return list(dict.fromkeys(kind for cut in cuts[:1] for kind, _ in cut.variants))
 
 
 def _stack(cuts: Sequence[Ablated], field: str, places: Sequence[int]) -> Floats:
@@ -217,41 +243,45 @@ def _stack(cuts: Sequence[Ablated], field: str, places: Sequence[int]) -> Floats
     return np.stack([getattr(cut, field)[place] for cut, place in pairs])
 
 
-def _variant_readings(cuts: Sequence[Ablated], resampling: Resampling) -> Iterator[Reading]:
-    """Yield every change that every variant makes."""
-    every = cuts[0].every
+def _one_step_readings(cuts: Sequence[Ablated], resampling: Resampling) -> Iterator[Reading]:
+    """Yield every change of one-step predictions that every variant makes."""
     changes = {
         "mean_shift": "spacings",
         "mean_abs_shift": "spacings",
         "q99_shift": "spacings",
         "nll_change": "nats",
     }
-    for index, (kind, slot) in enumerate(cuts[0].variants):
+    for index, (kind, slot) in enumerate(cuts[0].variants if cuts else ()):
         places, name = [index] * len(cuts), f"@{kind}@{slot}"
         for metric, unit in changes.items():
             values_SW = _stack(cuts, f"{metric}_VW", places)
-            yield metric + name, resampling.mean(values_SW, every=every), unit, None
+            yield metric + name, resampling.mean(values_SW, every=cuts[0].every), unit, None
+        yield "eff" + name, _effect(cuts, places, resampling), "percent", EFFECT_BANDS
+    for kind in _kinds(cuts):
+        places = [cuts[0].variants.index((kind, slot)) for slot in _largest(cuts, kind)]
+        effect = _effect(cuts, places, resampling)
+        yield f"eff_percent@{kind}", effect, "percent", EFFECT_BANDS
+
+
+def _rollout_readings(
+    cuts: Sequence[Cut], largest: Mapping[str, Sequence[str]], resampling: Resampling
+) -> Iterator[Reading]:
+    """Yield what every variant does to rollouts; the source's number is of the largest slot."""
+    every = cuts[0].every
+    for index, (kind, slot) in enumerate(cuts[0].variants):
         for horizon, base_SW in _bases(cuts).items():
             off_SW = np.stack([cut.err_step_VW[horizon][index] for cut in cuts])
             mean = resampling.mean(off_SW - base_SW, every=every)
-            yield f"err_step_{horizon}_change{name}", mean, "spacings", None
-        yield "eff" + name, _effect(cuts, places, resampling), "percent", EFFECT_BANDS
-        effect = _rollout_effect(cuts, places, resampling)
-        yield "rollout_effect" + name, effect, "percent", ROLLOUT_BANDS
-
-
-def _headline_readings(cuts: Sequence[Ablated], resampling: Resampling) -> Iterator[Reading]:
-    """Yield the source's two numbers, for each seed's slot that moves the prediction most."""
+            yield f"err_step_{horizon}_change@{kind}@{slot}", mean, "spacings", None
+        effect = _rollout_effect(cuts, [index] * len(cuts), resampling)
+        yield f"rollout_effect@{kind}@{slot}", effect, "percent", ROLLOUT_BANDS
     for kind in _kinds(cuts):
-        slots = _largest(cuts, kind)
-        places = [cuts[0].variants.index((kind, slot)) for slot in slots]
-        effect = _effect(cuts, places, resampling)
-        yield f"eff_percent@{kind}", effect, "percent", EFFECT_BANDS
+        places = [cuts[0].variants.index((kind, slot)) for slot in largest[kind]]
         effect = _rollout_effect(cuts, places, resampling)
         yield f"rollout_effect@{kind}", effect, "percent", ROLLOUT_BANDS
 
 
-def _bases(cuts: Sequence[Ablated]) -> dict[int, Floats]:
+def _bases(cuts: Sequence[Cut]) -> dict[int, Floats]:
     horizons = sorted(cuts[0].err_step_W)
     return {horizon: np.stack([cut.err_step_W[horizon] for cut in cuts]) for horizon in horizons}
 
@@ -263,9 +293,7 @@ def _effect(cuts: Sequence[Ablated], places: Sequence[int], resampling: Resampli
     return resampling.percent(shift_SW, error_SW, every=cuts[0].every)
 
 
-def _rollout_effect(
-    cuts: Sequence[Ablated], places: Sequence[int], resampling: Resampling
-) -> Crossed:
+def _rollout_effect(cuts: Sequence[Cut], places: Sequence[int], resampling: Resampling) -> Crossed:
     """Percent that the rollout error rises by at the shortest horizon; a variant a seed."""
     horizon, base_SW = next(iter(_bases(cuts).items()))
     pairs = zip(cuts, places, strict=True)
@@ -304,9 +332,9 @@ def _retrained_readings(
             yield "rollout_effect" + name, percent, "percent", ROLLOUT_BANDS
 
 
-def _entropy_rows(seeds: Mapping[int, tuple[Ablated, ...]], resampling: Resampling) -> list[Row]:
+def _entropy_rows(seeds: Mapping[int, tuple[Cut, ...]], resampling: Resampling) -> list[Row]:
     """Return the mean entropy of the attention's shares over slots."""
-    entropies = [cuts[0].mem_entropy_W for cuts in seeds.values()]
+    entropies = [cut.mem_entropy_W for cuts in seeds.values() for cut in _whole(cuts[:1])]
     known = [entropy_W for entropy_W in entropies if entropy_W is not None]
     if len(known) < len(entropies):
         reason = "the stream's own attention does not see the slots of this arm"

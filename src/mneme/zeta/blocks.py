@@ -25,7 +25,8 @@ def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
     def trained(wildcards: Any) -> dict[str, Any]:
         run = config.runs[wildcards.run]
         carry = config.carry if run.arm in CARRY_ARMS else None
-        fixed = {"model": config.model, "carry": carry, "seeds": seeds}
+        rows = config.primes.rows if run.arm == "primes_transformer" else None
+        fixed = {"model": config.model, "carry": carry, "rows": rows, "seeds": seeds}
         return {"name": wildcards.run, "run": run, **fixed}
 
     def phased(wildcards: Any) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
         "zeta_primes_measure": lambda wildcards: {**phased(wildcards), "predict": config.predict},
         "zeta_references": {"references": config.references, "window": window},
         "zeta_floor": config.floor,
-        "mdn": {"runs": config.runs, "mdn": config.mdn, "seeds": seeds},
+        "zeta_transfer": _transfer(config),
+        "mdn": {n: getattr(config, n) for n in ("runs", "mdn", "tried", "transfer", "seeds")},
         "slot_ablation": {
             **read,
             "runs": chosen,
@@ -67,4 +69,13 @@ def zeta_blocks(config: ZetaConfig, paths: ZetaPaths) -> dict[str, Block]:
             "statistics": config.statistics.read,
             "sequence": config.statistics.sequence,
         },
+    }
+
+
+def _transfer(config: ZetaConfig) -> dict[str, Any]:
+    shared = ("transfer", "model", "carry", "primes", "seeds")
+    return {
+        **{name: getattr(config, name) for name in shared},
+        "runs": {name: config.runs[name] for name in config.transfer.runs},
+        "walk_order": config.references.walk_order,
     }

@@ -19,6 +19,7 @@ Arm = Literal[
     "primes",
     "primes_window",
     "oracle",
+    "primes_transformer",
 ]
 System = Literal["zeta", "gue", "shuffled", "scrambled"]
 SLOT_ARMS = ("prefix", "readout", "film", "gating", "cross")
@@ -27,6 +28,9 @@ CARRY_ARMS = ("carry", "carry_reset")
 """Arms with the carried memory; `carry_reset` forgets everything where a window begins."""
 PHASE_ARMS = ("primes", "primes_window", "oracle")
 """Arms without a transformer: a density head on prime features."""
+WHOLE_ARMS = ("primes_window", "primes_transformer")
+"""Arms whose windows are read whole: what they read is made from heights that have come, so there
+is no rollout of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ class RunConfig:
     """One arm on one system; controls are runs beside the real one."""
 
     arm: Arm
-    """Where the memory sits; `primes` and `oracle` have no transformer."""
+    """Where the memory sits; `PHASE_ARMS` have no transformer."""
     system: System
     """Whose spacings: the zeros', or a surrogate's."""
     position: Literal["rope", "learned", "distance"]
@@ -137,7 +141,8 @@ class RunConfig:
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("drift_every", "drift_horizon", "drift_batch"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        rolls = self.drift_weight == 0 or self.arm not in (*CARRY_ARMS, *PHASE_ARMS)
+        still = (*CARRY_ARMS, *PHASE_ARMS, *WHOLE_ARMS)
+        rolls = self.drift_weight == 0 or self.arm not in still
         require(rolls, "drift_weight", f"0 for arm {self.arm}", self.drift_weight)
         held = self.arm == "prefix" or not self.regularise
         require(held, "regularise", f"false for arm {self.arm}", self.regularise)
@@ -149,6 +154,35 @@ class RunConfig:
         require(cut, "slot_dropout", "0 without slots", self.slot_dropout)
         named = self.without_slot is None or (slots and self.without_slot >= 0)
         require(named, "without_slot", "null, or a slot of an arm with slots", self.without_slot)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedConfig:
+    """How many configurations were compared on validation windows before one was fixed.
+
+    The fixed one is counted too. docs/log.md tells which they were; who tries others adds them.
+    """
+
+    transformer: int
+    """Of the transformer and its training, shared by all arms that have one, at least 1."""
+    carry: int
+    """Of the carried memory, at least 1."""
+    primes: int
+    """Of the prime memories and their heads, at least 1."""
+    primes_transformer: int
+    """Of the transformer over the prime memory, beside the transformer's own, at least 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("transformer", "carry", "primes", "primes_transformer"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+
+    def behind(self, arm: Arm) -> int:
+        """Return how many stand behind a run of `arm`."""
+        if arm in CARRY_ARMS:
+            return self.carry
+        if arm == "primes_transformer":
+            return self.primes_transformer
+        return self.primes if arm in PHASE_ARMS else self.transformer
 
 
 @dataclass(frozen=True, kw_only=True)

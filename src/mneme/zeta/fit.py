@@ -30,7 +30,8 @@ from mneme.zeta.drift import drift_loss, drift_weight, require_horizon
 from mneme.zeta.invariants import AuxHeads
 from mneme.zeta.memory import Slots
 from mneme.zeta.network import Material, Network, build_network
-from mneme.zeta.reading import slot_readings, window_nll
+from mneme.zeta.prime_config import RowConfig
+from mneme.zeta.reading import effect_percent, rollout_reading, window_nll
 from mneme.zeta.regularisers import attention_penalty, cap_norms, penalty
 
 BETAS = (0.9, 0.95)
@@ -73,6 +74,7 @@ def fit(
     fingerprint: str,
     log: Log,
     label: str,
+    rows: RowConfig | None = None,
 ) -> Fitted:
     """Train one run at one seed.
 
@@ -88,12 +90,12 @@ def fit(
         Decides initial weights and the order of the windows.
     device : torch.device
         bfloat16 autocast on CUDA only.
-    checkpoint : path
-        File from which a killed training continues; the caller removes it.
-    fingerprint : str
-        Hash of settings, code and data.
+    checkpoint, fingerprint : path, str
+        File from which a killed training continues (the caller removes it); hash of all inputs.
     log, label : callable, str
         Takes progress lines, which begin with the label.
+    rows : RowConfig, optional
+        What the prime memory tells; given exactly for arm `primes_transformer`.
 
     Returns
     -------
@@ -107,7 +109,7 @@ def fit(
         Loss or gradient is not finite.
     """
     material = material.to(device)
-    network = build_network(run, config, carry=carry, seed=seed).to(device)
+    network = build_network(run, config, carry=carry, seed=seed, rows=rows).to(device)
     course = Course(network, material, run, training, seed=seed)
     run_steps(
         course.step,
@@ -137,6 +139,7 @@ class Course:
         self.seed, self.device = seed, material.spacings_WT.device
         if run.drift_weight:
             require_horizon(run.drift_horizon, material.spacings_WT.shape[1])
+        network.adapt(material)
         self.aux = self._heads()
         self.optimizer = torch.optim.AdamW(self._groups(), lr=0.0, betas=BETAS, fused=True)
         state = network.state_dict()
@@ -275,7 +278,8 @@ class Course:
         """Read the validation windows after step `index` and keep the state if it is the best.
 
         `val_nll` is over the same evenly spaced windows at every reading, so that readings
-        compare; the last adds `val_nll_all` over all of them.
+        compare; the last adds `val_nll_all` over all of them. Every arm that rolls is rolled out on
+        the same windows (`err_source@10`); arms with slots tell the largest's effect.
         """
         self.network.refresh(self.material, anchor=True)
         last = index + 1 == self.config.steps
@@ -284,8 +288,11 @@ class Course:
             nll_W = window_nll(self.network, self.material, rows)
             few = torch.isin(rows, self.eval_rows)
             reading: dict[str, Any] = {"val_nll": nll_W[few].mean().item()}
+            told = self.network, self.material, self.eval_rows
+            if self.network.rolls:
+                reading["err_source@10"] = rollout_reading(*told)
             if self.run.arm in SLOT_ARMS:
-                reading |= slot_readings(self.network, self.material, self.eval_rows)
+                reading["eff_percent"] = effect_percent(*told)
         if last:
             reading["val_nll_all"] = nll_W.mean().item()
         if not math.isfinite(reading["val_nll"]):

@@ -36,6 +36,9 @@ INFORMATION = {
     "primes_window": "differences of heights of past zeros in the window, at most 255, known "
     "arithmetic (primes, explicit formula, main sum), and the coarse height log(t / 2 pi) "
     "rounded to 1e-3",
+    "primes_transformer": "past spacings in the window, at most 255, and at each of them what "
+    "`primes` reads: differences of heights of past zeros, faded with age, known arithmetic, and "
+    "the coarse height log(t / 2 pi) rounded to 1e-3, refined by the past zeros",
     "oracle": "the height t itself: the next zero is then determined and nothing is remembered",
 }
 """Arm -> what its likelihood may use."""

@@ -20,6 +20,8 @@ from mneme.zeta.carry_config import CarryConfig
 from mneme.zeta.config import CARRY_ARMS, PHASE_ARMS, ModelConfig, RunConfig
 from mneme.zeta.memory import Slots
 from mneme.zeta.model import Output, SpacingMDN
+from mneme.zeta.prime_config import RowConfig
+from mneme.zeta.prime_scale import RowScaler
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +36,11 @@ class Material:
     """Windows that train, int64, ascending."""
     val: Tensor
     """Windows on which the best state is chosen, int64, ascending."""
+    told_UTF: Tensor | None = None
+    """What a memory without weights tells at each position of some windows (U, window - 1, F):
+    features may use the position's spacing and earlier ones only. None where there is none."""
+    place_W: Tensor | None = None
+    """Row of `told_UTF` of each window, int64; -1 where it tells nothing. None with it."""
 
     def to(self, device: torch.device) -> Material:
         """Return the same on `device`."""
@@ -42,15 +49,35 @@ class Material:
             level_WT=self.level_WT.to(device),
             train=self.train.to(device),
             val=self.val.to(device),
+            told_UTF=None if self.told_UTF is None else self.told_UTF.to(device),
+            place_W=None if self.place_W is None else self.place_W.to(device),
         )
+
+    def told(self, rows_B: Tensor) -> Tensor:
+        """Return what the memory tells in windows `rows_B` (B,): features (B, window - 1, F)."""
+        assert self.told_UTF is not None, "no features were made"
+        assert self.place_W is not None
+        place_B = self.place_W[rows_B]
+        assert bool((place_B >= 0).all()), "features of other windows were made"
+        return self.told_UTF[place_B]
 
 
 class Network(nn.Module):
-    """SpacingMDN with the carried memory, if the arm has one."""
+    """SpacingMDN with the carried memory, if the arm has one.
 
-    def __init__(self, model: SpacingMDN, memory: CarryMemory | None, *, reset: bool) -> None:
+    A memory without weights (`primes_transformer`) stands in the material instead.
+    """
+
+    def __init__(
+        self,
+        model: SpacingMDN,
+        memory: CarryMemory | None,
+        *,
+        reset: bool,
+        scaler: RowScaler | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.memory, self.reset = model, memory, reset
+        self.model, self.memory, self.reset, self.scaler = model, memory, reset, scaler
         self._table = None
 
     def forward(
@@ -66,6 +93,8 @@ class Network(nn.Module):
             assert self._table is not None, "refresh first"
             level_BT = material.level_WT[rows, :-1]
             extra_BTF, _ = self.memory.features(spacings_BT, level_BT, self._table.rows(rows))
+        elif self.scaler is not None:
+            extra_BTF = self.scaler(material.told(rows))
         return self.model(
             spacings_BT,
             extra_BTF=extra_BTF,
@@ -73,6 +102,17 @@ class Network(nn.Module):
             slots=slots,
             attention=attention,
         )
+
+    @property
+    def rolls(self) -> bool:
+        """Whether there are rollouts: not where rows are made from heights that have come."""
+        return self.scaler is None
+
+    def adapt(self, material: Material) -> None:
+        """Take the units of what is read beside the spacings from the windows that train."""
+        if self.scaler is not None:
+            told_UTF = material.told(material.train)
+            self.scaler.standardise(told_UTF.flatten(0, 1).cpu().numpy())
 
     def level(self, material: Material, rows: Tensor) -> Tensor | None:
         """Return the coarse height of windows `rows` (B,) if the position coding reads it."""
@@ -115,30 +155,43 @@ class Network(nn.Module):
 
 
 def build_network(
-    run: RunConfig, config: ModelConfig, *, carry: CarryConfig | None, seed: int
+    run: RunConfig,
+    config: ModelConfig,
+    *,
+    carry: CarryConfig | None,
+    seed: int,
+    rows: RowConfig | None = None,
 ) -> Network:
     """Build an arm's network with initial weights from `seed`, on the CPU.
 
     Raises
     ------
     ConfigError
-        The arm has no transformer, or `carry` is not given exactly for arm `carry`.
+        The arm has no transformer; `carry` is not given exactly for arms with a carried memory, or
+        `rows` not exactly for `primes_transformer`.
     """
     require(run.arm not in PHASE_ARMS, "arm", "one with a transformer", run.arm)
     fits = (run.arm in CARRY_ARMS) == (carry is not None)
     slot = run.without_slot
     require(slot is None or slot < config.slots, "without_slot", f"below {config.slots}", slot)
     require(fits, "carry", f"given exactly for arms of {CARRY_ARMS} (this is {run.arm})", carry)
-    memory = None
+    fits = (run.arm == "primes_transformer") == (rows is not None)
+    require(fits, "rows", f"given exactly for arm primes_transformer (this is {run.arm})", rows)
+    memory, extra, arm = None, 0, run.arm
     if carry is not None:
-        memory = CarryMemory(carry, generator=torch_generator(seed, "carry"))
+        memory, extra = CarryMemory(carry, generator=torch_generator(seed, "carry")), carry.features
+        arm = "carry"
+    scaler = None
+    if rows is not None:
+        scaler, extra = RowScaler(rows.columns, rows.sum.anchors), rows.columns
+        arm = "primes"
     model = SpacingMDN(
         config,
-        arm="carry" if run.arm in CARRY_ARMS else run.arm,
+        arm=arm,
         position=run.position,
         slot_id=run.slot_id,
-        extra=0 if carry is None else carry.features,
+        extra=extra,
         generator=torch_generator(seed, "model"),
     )
     model.absent = run.without_slot
-    return Network(model, memory, reset=run.arm == "carry_reset")
+    return Network(model, memory, reset=run.arm == "carry_reset", scaler=scaler)

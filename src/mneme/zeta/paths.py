@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mneme.zeta.config import PHASE_ARMS, SLOT_ARMS, RunConfig
+from mneme.zeta.config import PHASE_ARMS, SLOT_ARMS, WHOLE_ARMS, RunConfig
 from mneme.zeta.partners import lacks_memory
 
 
@@ -51,6 +52,22 @@ class ZetaPaths:
         names = {"weights": "model", "last": "last"}
         files = {key: self.seeded("fit", run, f"{name}.safetensors") for key, name in names.items()}
         return {**files, "histories": self.seeded("fit", run, "history.json")}
+
+    @property
+    def zeros(self) -> dict[str, str]:
+        """Return the heights: of the series, and of all blocks by name."""
+        return {name: self.step("zeros", f"{name}.npz") for name in ("heights", "blocks")}
+
+    @property
+    def transfer(self) -> str:
+        """Return the readings on the blocks."""
+        return self.step("transfer", "windows.npz")
+
+    def beside_runs(self) -> dict[str, Any]:
+        """Return what `mdn` reads beside the runs: references of every system, and transfer."""
+        names = {"references": "windows.npz", "facts": "facts.json"}
+        told = {k: [self.step("references", s, n) for s in self.systems] for k, n in names.items()}
+        return {**told, "transfer": self.transfer}
 
     @property
     def systems(self) -> list[str]:
@@ -103,7 +120,7 @@ class ZetaPaths:
 
     def rolled(self) -> list[str]:
         """Return the measured windows of every run that is rolled out, and seed."""
-        runs = [name for name, run in self.runs.items() if run.arm != "primes_window"]
+        runs = [name for name, run in self.runs.items() if run.arm not in WHOLE_ARMS]
         return self.of("measure", runs, "windows.npz")
 
     def measures(self) -> list[str]:

@@ -21,6 +21,8 @@ from mneme.zeta.material import reading_material
 from mneme.zeta.measure import ROLLOUT_CONTEXT, SOURCE_CONTEXT, mixture_scores
 from mneme.zeta.mixture import Mixture
 from mneme.zeta.network import Material, Network
+from mneme.zeta.prime_config import RowConfig
+from mneme.zeta.prime_material import told_material
 from mneme.zeta.rollout import ensemble, rollout
 from mneme.zeta.windows import Arrays, placed, split_of
 
@@ -38,6 +40,7 @@ def read(
     window: int,
     generator: torch.Generator,
     device: torch.device,
+    rows: RowConfig | None = None,
 ) -> dict[str, NDArray]:
     """Read a network on the test windows of its run.
 
@@ -55,20 +58,27 @@ def read(
         Source of sampled rollouts, on the CPU.
     device : torch.device
         Where to compute.
+    rows : RowConfig, optional
+        What the prime memory tells arm `primes_transformer`. Its `full` arrays are the window's
+        last targets, and it is not rolled out.
 
     Returns
     -------
     dict
         The arrays of the table in `mneme.zeta.measure`, float32.
     """
-    material = reading_material(series, run, window).to(device)
+    material = told_material(series, run, window, rows).to(device)
     test = torch.tensor(split_of(series, run, window).test, device=device)
     with OneDNNLinear() if device.type == "cpu" else nullcontext():
-        inside = _scores(network, material, test, targets=window - 1)
-        full = _full(network, series, run, config, window=window, device=device)
+        inside = window_scores(network, material, test, targets=window - 1)
+        full = {name: values[:, -config.full_stride :] for name, values in inside.items()}
+        if network.rolls:
+            full = _full(network, series, run, config, window=window, device=device)
     network.refresh(material, anchor=True)
     context_WT = material.spacings_WT[test]
-    rolled = _rollouts(network, material, test, config, generator=generator)
+    rolled = {}
+    if network.rolls:
+        rolled = _rollouts(network, material, test, config, generator=generator)
     return {
         **placed(series, split_of(series, run, window), window),
         "spacings_WN": context_WT.cpu().numpy(),
@@ -99,7 +109,7 @@ def _rollouts(
     }
 
 
-def _scores(
+def window_scores(
     network: Network, material: Material, rows_W: Tensor, *, targets: int
 ) -> dict[str, NDArray[np.float32]]:
     """Score the last `targets` spacings of windows; each window's states are read first."""
@@ -138,7 +148,7 @@ def _full(
         material = reading_material(series, run, window, shift=shift % window).to(device)
         # Cut from `shift` on, window w - 1 ends `shift` spacings after test window w begins.
         rows = torch.tensor(test if shift == window else test - 1, device=device)
-        parts.append(_scores(network, material, rows, targets=stride))
+        parts.append(window_scores(network, material, rows, targets=stride))
     return _joined(parts, axis=1)
 
 

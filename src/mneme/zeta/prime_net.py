@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mneme.zeta.mixture import Mixture
-from mneme.zeta.prime_config import CANDIDATES, HeadConfig, RowConfig, WindowRowConfig
+from mneme.zeta.prime_config import HeadConfig, RowConfig, WindowRowConfig
 from mneme.zeta.prime_rows import FIRST, Rows
+from mneme.zeta.prime_scale import RowScaler
 
-CLIP = 8.0
-"""Standardised inputs are cut here; heights beyond the training range stay within."""
 FAR = 30.0
 """Residuals are cut at this many typical ones before they move the candidate."""
 
@@ -29,9 +28,6 @@ FAR = 30.0
 class PrimeNet(nn.Module):
     """Multilayer perceptron with a candidate to lean on."""
 
-    shift_F: Tensor
-    scale_F: Tensor
-    typical_J: Tensor
     error: Tensor
 
     def __init__(
@@ -39,10 +35,7 @@ class PrimeNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.residuals = slice(CANDIDATES, CANDIDATES + rows.sum.anchors)
-        self.register_buffer("shift_F", torch.zeros(rows.columns))
-        self.register_buffer("scale_F", torch.ones(rows.columns))
-        self.register_buffer("typical_J", torch.ones(rows.sum.anchors))
+        self.scaler = RowScaler(rows.columns, rows.sum.anchors)
         self.register_buffer("error", torch.ones(()))
         widths = [rows.columns] + [config.width] * config.layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
@@ -74,26 +67,18 @@ class PrimeNet(nn.Module):
     @torch.no_grad()
     def standardise(self, rows: Rows, truth: np.ndarray) -> None:
         """Take the units of inputs and of the candidate's error from training rows (B, F)."""
-        typical = np.median(np.abs(rows[:, self.residuals]), axis=0)
-        self.typical_J.copy_(torch.from_numpy(np.maximum(typical, 1e-7)))
+        self.scaler.standardise(rows)
         error = float(np.median(np.abs(rows[:, FIRST] - truth)))
         self.error.fill_(max(error, self.config.scale_floor))
-        inputs_BF = self._squash(torch.from_numpy(rows))
-        self.shift_F.copy_(inputs_BF.mean(0))
-        self.scale_F.copy_(inputs_BF.std(0).clamp_min(1e-3))
-
-    def _squash(self, rows_BF: Tensor) -> Tensor:
-        """Residuals are heavy-tailed: their inverse hyperbolic sine in typical units."""
-        left, middle, right = rows_BF.tensor_split([self.residuals.start, self.residuals.stop], -1)
-        return torch.cat([left, torch.asinh(middle / self.typical_J), right], -1)
 
     def forward(self, rows_BF: Tensor) -> Mixture:
         """Predict the spacing after each row (..., F)."""
-        hidden = ((self._squash(rows_BF) - self.shift_F) / self.scale_F).clamp(-CLIP, CLIP)
+        hidden = self.scaler(rows_BF)
         for layer in self.hidden:
             hidden = F.silu(layer(hidden))
         logits, near, free, sharp, wide, spread = self._parts(self.out(hidden))
-        residuals = (rows_BF[..., self.residuals] / self.typical_J).clamp(-FAR, FAR)
+        residuals = rows_BF[..., self.scaler.residuals] / self.scaler.typical_J
+        residuals = residuals.clamp(-FAR, FAR)
         unit = self.error * spread.clamp(-8, 8).exp()
         centre = rows_BF[..., FIRST : FIRST + 1] + self.error * self.kriging(residuals)
         means = torch.cat([centre + unit * near, 1 + free], -1)

@@ -87,3 +87,7 @@ def figures_by_run(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if "." not in metric and run not in ("bands", "goal", "typical"):
             found.setdefault(run, {})[metric] = value
     return found
+
+
+MDN_MARKS = figures_by_run(_MDN["document"] | _MDN["code"])
+"""What the figure of `mdn.json` marks."""

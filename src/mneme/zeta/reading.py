@@ -29,13 +29,13 @@ def window_nll(network: Network, material: Material, rows_W: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def slot_readings(network: Network, material: Material, rows_W: Tensor) -> dict[str, float]:
-    """Compute the source's two readings of slot arms.
+def rollout_reading(network: Network, material: Material, rows_W: Tensor) -> float:
+    """Compute the source's `err_source@10` of any transformer arm.
 
     Parameters
     ----------
     network : Network
-        Arm with memory slots.
+        Any arm; a carried memory has read `material` (`Network.refresh`).
     material : Material
         Windows.
     rows_W : Tensor (W,), int64
@@ -43,10 +43,9 @@ def slot_readings(network: Network, material: Material, rows_W: Tensor) -> dict[
 
     Returns
     -------
-    dict
-        `eff_percent`: 100 x the largest over slots of the mean |change of the predicted mean| when
-        the slot is zeroed, divided by the mean |error|. `err_source@10`: mean |error| of the mean
-        rollout over spacings 11..20 from the first 10, mean spacings.
+    float
+        Mean |error| of the mean rollout over spacings 11..20 from the first 10, mean spacings. A
+        carried memory starts from its state at the window's first zero, as everywhere.
     """
     context, end = SOURCE_CONTEXT, SOURCE_CONTEXT + SOURCE_HORIZON
     spacings_WT = material.spacings_WT[rows_W]
@@ -56,13 +55,15 @@ def slot_readings(network: Network, material: Material, rows_W: Tensor) -> dict[
         horizon=SOURCE_HORIZON,
         mode="mean",
         generator=None,
+        extra=network.extra(material, rows_W),
         level_B=network.level(material, rows_W),
     )
-    effect = slot_effects(network, material, rows_W)
-    return {
-        "eff_percent": 100 * effect.amax().item(),
-        "err_source@10": (told_WH - spacings_WT[:, context:end]).abs().mean().item(),
-    }
+    return (told_WH - spacings_WT[:, context:end]).abs().mean().item()
+
+
+def effect_percent(network: Network, material: Material, rows_W: Tensor) -> float:
+    """Compute the source's `eff_percent` of a slot arm: 100 x the largest of `slot_effects`."""
+    return 100 * slot_effects(network, material, rows_W).amax().item()
 
 
 @torch.no_grad()

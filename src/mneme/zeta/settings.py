@@ -11,10 +11,12 @@ from mneme.zeta.carry_config import CarryConfig
 from mneme.zeta.config import (
     PHASE_ARMS,
     SLOT_ARMS,
+    WHOLE_ARMS,
     ModelConfig,
     PredictConfig,
     RunConfig,
     TrainingConfig,
+    TriedConfig,
 )
 from mneme.zeta.prime_config import PrimesConfig, WindowPrimesConfig
 from mneme.zeta.reading_config import (
@@ -25,6 +27,7 @@ from mneme.zeta.reading_config import (
     ReferenceConfig,
     StatisticsConfig,
 )
+from mneme.zeta.transfer_config import TransferConfig
 from mneme.zeta.zeros_config import ZerosConfig
 
 
@@ -67,6 +70,8 @@ class ZetaConfig:
     """Reference predictors."""
     floor: FloorConfig
     """Bayes predictor of the sine process."""
+    transfer: TransferConfig
+    """What is read of zeros elsewhere."""
     mdn: MdnConfig
     """How readings become `mdn.json`."""
     slot_ablation: AblationConfig
@@ -81,6 +86,8 @@ class ZetaConfig:
     """Statistics of spacings."""
     runs: dict[str, RunConfig]
     """All runs; controls are runs beside the real ones."""
+    tried: TriedConfig
+    """Configurations compared before these; told in `mdn.json`."""
 
     def __post_init__(self) -> None:
         unique = len(set(self.seeds)) == len(self.seeds) > 0
@@ -106,9 +113,24 @@ class ZetaConfig:
         ):
             require(horizon + 128 <= window, name, f"at most {window - 128}", horizon)
         self._require_room(window)
+        self._require_transfer(window)
         stride = self.predict.full_stride
         divides = window % stride == 0 and stride < window
         require(divides, "predict.full_stride", f"a divisor of {window} below it", stride)
+
+    def _require_transfer(self, window: int) -> None:
+        """Raise ConfigError where a run cannot be read elsewhere, or a block is too short."""
+        for name in self.transfer.runs:
+            run = self.runs.get(name)
+            barred = ("oracle", *WHOLE_ARMS)
+            fits = run is not None and run.system == "zeta" and run.arm not in barred
+            rule = f"runs on the zeros, of other arms than {', '.join(barred)}"
+            require(fits, "transfer.runs", rule, name)
+        least = max(10, self.transfer.skip + 1) * window + 1
+        for name, block in self.zeros.blocks.items():
+            enough = block.count >= least
+            rule = f"at least {least}, for transfer.skip and one window"
+            require(enough, f"zeros.blocks.{name}.count", rule, block.count)
 
     def _require_room(self, window: int) -> None:
         """Raise ConfigError where a step would fail hours later, or compare unlike things."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mneme.zeta.carry_config import CarryConfig
-from mneme.zeta.config import ModelConfig, PredictConfig, RunConfig, TrainingConfig
+from mneme.zeta.config import (
+    ModelConfig,
+    PredictConfig,
+    RunConfig,
+    TrainingConfig,
+    TriedConfig,
+)
+from mneme.zeta.prime_config import RowConfig
 from mneme.zeta.references import ReferenceConfig
 from mneme.zeta.scores import MdnConfig
 from mneme.zeta.statistics import StatisticsConfig
+from mneme.zeta.transfer_config import TransferConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,9 @@ class FitStageConfig:
     training: TrainingConfig
     """Training."""
     carry: CarryConfig | None
-    """Carried memory, for arm `carry`."""
+    """Carried memory, for arms that have one."""
+    rows: RowConfig | None
+    """What the prime memory tells, for arm `primes_transformer`."""
     seeds: tuple[int, ...]
     """Training seeds."""
 
@@ -40,7 +50,9 @@ class MeasureStageConfig:
     model: ModelConfig
     """Transformer."""
     carry: CarryConfig | None
-    """Carried memory, for arm `carry`."""
+    """Carried memory, for arms that have one."""
+    rows: RowConfig | None
+    """What the prime memory tells, for arm `primes_transformer`."""
     predict: PredictConfig
     """What is read."""
     seeds: tuple[int, ...]
@@ -65,6 +77,10 @@ class MdnStageConfig:
     """All runs."""
     mdn: MdnConfig
     """How readings are reduced."""
+    tried: TriedConfig
+    """Configurations compared before these."""
+    transfer: TransferConfig
+    """What was read elsewhere."""
     seeds: tuple[int, ...]
     """Training seeds."""
 

@@ -1,4 +1,4 @@
-"""How many configurations stand behind a run: a row of every headline file of the room."""
+"""How many configurations stand behind a run: a row of headline files."""
 
 from __future__ import annotations
 
