@@ -193,7 +193,8 @@ class ProtocolConfig:
     segment_tokens: int
     """Length of each segment, tokens, at least 32 (the window of `tail_area_32`)."""
     mix_piece_tokens: int
-    """Length of the alternating pieces of A and B in the mixed segment, tokens."""
+    """Length of the alternating pieces of A and B in the mixed segment, tokens, at most half of it:
+    the segment ends in a whole piece of B and holds one of A."""
     dwell_tokens: tuple[int, ...]
     """Dwell lengths n of B in A -> B(n) -> A, tokens, increasing."""
     batch: int
@@ -216,7 +217,8 @@ class ProtocolConfig:
         segment, piece = self.segment_tokens, self.mix_piece_tokens
         rule = f"at least {TAIL_AREA}, the window of tail_area_{TAIL_AREA}"
         require(segment >= TAIL_AREA, "segment_tokens", rule, segment)
-        require(1 <= piece <= segment, "mix_piece_tokens", "1..segment_tokens", piece)
+        rule = f"1..{segment // 2}, half of segment_tokens: a piece of B at the end, one of A"
+        require(1 <= piece <= segment // 2, "mix_piece_tokens", rule, piece)
         dwell = self.dwell_tokens
         ok = len(dwell) >= 3 and list(dwell) == sorted(set(dwell)) and dwell[0] >= 4
         require(ok, "dwell_tokens", "at least 3 increasing lengths from 4 up", dwell)
