@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ from mneme.routing.adapters import adapter_runs, by_run
 from mneme.routing.config import AdapterRunConfig, RoutingConfig
 from mneme.routing.mixed_report import mixed_report
 from mneme.routing.paths import RoutingPaths
+from mneme.routing.sharing import Works, chunk_works
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +60,12 @@ def values(block: dict) -> dict:
     return {row["metric"]: row["value"] for row in block["rows"] if row["seed"] is None}
 
 
+def apart(*domains: str, chunks: int = 2) -> Works:
+    """Works of chunks that share none."""
+    names = np.array([f"work {i}" for i in range(chunks)])
+    return chunk_works({f"works.{d}.loss": names for d in domains}, domains, "loss")
+
+
 def test_gain_forgetting_and_what_sleep_saved():
     pairs = [("none", losses(0.6)), ("sleep", losses(0.1)), ("source", losses(0.0))]
     runs = adapter_runs(
@@ -65,6 +73,7 @@ def test_gain_forgetting_and_what_sleep_saved():
         by_run((name, history(2.0)) for name, _ in pairs),
         SETTINGS,
         ("a", "b"),
+        works=apart("a", "b"),
         resamples=100,
         original="source",
     )
@@ -78,6 +87,67 @@ def test_gain_forgetting_and_what_sleep_saved():
     assert "published_keys" not in runs["none"]
     assert "forgetting.a_minus_none" not in values(runs["source"]), "it differs in more"
     assert runs["none"]["rows"][0]["control_of"] == "sleep"
+    assert set(runs["sleep"]["p_values"]) == {"forgetting.a_minus_none"}
+    assert runs["none"]["p_values"] == {}
+
+
+def test_chunks_of_one_play_widen_what_is_read_on_them_and_nothing_else():
+    generator = np.random.default_rng(0)
+    play, chunk = np.repeat(generator.normal(size=6), 4), generator.normal(size=(3, 24)) * 0.2
+
+    def of(more):
+        a = {"a": list(3 + play + chunk[0]), "b": list(3 + chunk[1])}
+        newest = {"a": list(4 + more * play + chunk[2]), "b": list(3 + chunk[2])}
+        return {"base": a, "a": a, "b": newest}
+
+    pairs = [("none", of(2.0)), ("sleep", of(0.5))]
+    files = np.arange(24).astype(str)
+    plays = {"works.a.loss": np.repeat(list("pqrstu"), 4), "works.b.loss": files}
+    found = [
+        adapter_runs(
+            by_run(pairs),
+            by_run((name, history(2.0)) for name, _ in pairs),
+            SETTINGS,
+            ("a", "b"),
+            works=works,
+            resamples=200,
+            original="source",
+        )["sleep"]
+        for works in (apart("a", "b", chunks=24), chunk_works(plays, ("a", "b"), "loss"))
+    ]
+    one, two = ({r["metric"]: r for r in b["rows"] if r["seed"] is None} for b in found)
+    for metric in ("loss.a.a", "forgetting.a", "forgetting.a_minus_none"):
+        assert two[metric]["value"] == one[metric]["value"]
+        assert two[metric]["low"] < one[metric]["low"], metric
+        assert two[metric]["high"] > one[metric]["high"], metric
+    assert two["loss.a.b"] == one["loss.a.b"]
+    p = [block["p_values"]["forgetting.a_minus_none"] for block in found]
+    assert p[1] > p[0] > 0
+
+
+def test_the_mixed_model_s_losses_know_their_works_too():
+    play = np.repeat([0.0, 1.0, 2.0], 4)
+    found = [
+        mixed_report(
+            [{"a": list(2 + play)}],
+            uniform={"a": list(2.5 + play / 2)},
+            known={"base": {"a": list(4 - play)}, "a": {"a": list(2 + play)}},
+            domains=("a",),
+            works=works,
+            seeds=(0,),
+            resamples=200,
+        )["mixed"]
+        for works in (
+            apart("a", chunks=12),
+            chunk_works({"works.a.loss": np.repeat(list("xyz"), 4)}, ("a",), "loss"),
+        )
+    ]
+    one, two = ({r["metric"]: r for r in b["rows"] if r["seed"] is None} for b in found)
+    for metric in ("held_out_loss.a", "held_out_loss.a_minus_uniform"):
+        assert two[metric]["high"] - two[metric]["low"] > one[metric]["high"] - one[metric]["low"]
+    names = {f"held_out_loss.a_minus_{other}" for other in ("base", "uniform", "known")}
+    assert [set(block["p_values"]) for block in found] == [names, names]
+    assert found[0]["p_values"]["held_out_loss.a_minus_known"] == 1
 
 
 def test_mixed_model_is_compared_by_chunk():
@@ -86,6 +156,7 @@ def test_mixed_model_is_compared_by_chunk():
         uniform={"a": [2.5, 3.5]},
         known={"base": {"a": [4.0, 4.0]}, "a": {"a": [1.9, 2.7]}},
         domains=("a",),
+        works=apart("a"),
         seeds=(0, 1),
         resamples=100,
     )

@@ -15,6 +15,7 @@ from mneme.routing.config import PrepareConfig
 from mneme.routing.prepare import (
     Pool,
     Sizes,
+    chunks_and_works,
     deal,
     domain_material,
     split_groups,
@@ -94,6 +95,15 @@ def test_material_keeps_splits_apart():
     assert not (calibration | validation) & (test | loss)
     left = pool.take(8, 2)
     assert not set(left.ravel().tolist()) & set(arrays["loss"].ravel().tolist())
+
+
+def test_held_out_chunks_name_their_works_and_are_the_same_without_them():
+    arrays, works, _ = chunks_and_works(documents(12, 80), encode, CONFIG, name="x")
+    alone, _ = domain_material(documents(12, 80), encode, CONFIG, name="x")
+    assert {part: len(names) for part, names in works.items()} == {"test": 2, "loss": 4}
+    for part, names in works.items():
+        assert names.tolist() == [f"group{i}" for i in arrays[part][:, 0] // 80]
+    assert all(np.array_equal(alone[part], arrays[part]) for part in arrays)
 
 
 def test_too_small_and_empty_corpora_are_refused():

@@ -57,7 +57,7 @@ def before(weights_NT):
 
 
 def mixture(generator, texts):
-    """Texts of the token router's kind: some nearly always deep, most hardly ever, some in between."""
+    """Texts of the token router's kind: some nearly always deep, most hardly ever."""
     return generator.choice([0.1, 0.25, 0.6, 0.95], texts, p=[0.4, 0.3, 0.2, 0.1])[:, None]
 
 

@@ -1,11 +1,11 @@
 """Does a gate become deeper after it has entered? The share of deep tokens since its own entry.
 
 Entry is the first run of deep tokens (weight above `deep_weight`); what is read begins
-`SETTLE_TOKENS` after that run has ended. Entry is known from the tokens up to there, so a gate whose
-deep tokens come and go with one probability, whatever it is in this text, has that expected share in
-every stretch behind it: the share up to n minus the share up to the longest dwell is 0 on average
-at every n, for any lag, any probability, and any mixture of texts. Where deep tokens depend on
-those just before them, with correlation r a token, the run pulls the first share up by at most
+`SETTLE_TOKENS` after that run has ended. Entry is known from the tokens up to there, so a gate
+whose deep tokens come and go with one probability, whatever it is in this text, has that expected
+share in every stretch behind it: the share up to n minus the share up to the longest dwell is 0 on
+average at every n, for any lag, any probability, and any mixture of texts. Where deep tokens depend
+on those just before them, with correlation r a token, the run pulls the first share up by at most
 (1 - p) r^SETTLE_TOKENS, which is what the wait is for.
 
 Counting from the boundary instead, minus p (1 - lag / n), does not do: deep tokens before entry,
