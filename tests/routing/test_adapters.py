@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import yaml
 
+from mneme.core.backbones import BackboneConfig
 from mneme.core.config import build
+from mneme.core.headline import run_block
 from mneme.routing.adapters import adapter_runs, by_run
+from mneme.routing.blocks import rule_blocks
 from mneme.routing.config import AdapterRunConfig, RoutingConfig
 from mneme.routing.mixed_report import mixed_report
 from mneme.routing.paths import RoutingPaths
 from mneme.routing.sharing import Works, chunk_works
+from mneme.routing.tried import with_tried
+from mneme.stats.rows import Row
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,9 +40,12 @@ RUNS = {
 }
 
 
+def read_config() -> dict:
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+
+
 def settings() -> RoutingConfig:
-    with open(ROOT / "config/config.yaml", encoding="utf-8") as handle:
-        return build(RoutingConfig, yaml.safe_load(handle)["routing"], where="routing")
+    return build(RoutingConfig, read_config()["routing"], where="routing")
 
 
 SETTINGS = dataclasses.replace(settings().adapters, runs=RUNS, headline="sleep", seeds=(0,))
@@ -167,6 +175,32 @@ def test_mixed_model_is_compared_by_chunk():
     assert mixed["held_out_loss.a_minus_base"] == pytest.approx(-1.4)
     assert values(runs["mixed_uniform"])["held_out_loss.a"] == pytest.approx(3.0)
     assert [row["control_of"] for row in runs["mixed_known"]["rows"]] == ["mixed"]
+
+
+def test_every_run_of_a_headline_file_says_how_many_configurations_were_tried():
+    config = settings()
+    backbone = build(BackboneConfig, read_config()["backbones"]["smollm2-135m"], where="backbone")
+    blocks = rule_blocks(config, backbone, name="x", resources="y")
+    told = {rule: blocks[rule]["tried"] for rule in ("routing_adapters", "hysteresis", "fatigue")}
+    assert told["routing_adapters"] == {"none": 4, "sleep": 4, "replay": 4, "original": 1}
+    assert told["hysteresis"] == told["fatigue"]
+    assert set(told["fatigue"]) == {*config.runs, "original"}
+    rates = len(config.calibration.learning_rates)
+    assert told["fatigue"]["ours"] == told["fatigue"]["blocked"] == rates == 2
+    assert told["fatigue"]["original"] == 2
+    assert told["fatigue"]["untrained"] == told["fatigue"]["ema_oracle"] == 0
+    measured = {
+        "none": run_block([Row(metric="gain.a", value=1.0, control_of="sleep")]),
+        "original": run_block([], published_keys={}),
+    }
+    found = with_tried(measured, told["routing_adapters"])
+    rows = {name: block["rows"][-1] for name, block in found.items()}
+    assert [row["metric"] for row in rows.values()] == ["configurations_tried"] * 2
+    assert {name: row["value"] for name, row in rows.items()} == {"none": 4, "original": 1}
+    assert rows["none"]["control_of"] == "sleep"
+    assert found["original"]["published_keys"] == {}
+    with pytest.raises(KeyError, match="later"):
+        with_tried({"later": run_block([])}, {"none": 4})
 
 
 def test_addresses_follow_the_settings():

@@ -330,7 +330,12 @@ APART = works_of_chunks(a=["p", "q"], b=["x/1", "y/2"])
 
 def report_of(records, mixers, works=None):
     config = MixerReportConfig(
-        domains=("a", "b"), mixers=mixers, calibration=SETTINGS, seeds=(0, 1), resamples=500
+        domains=("a", "b"),
+        mixers=mixers,
+        calibration=SETTINGS,
+        seeds=(0, 1),
+        resamples=500,
+        designs=1,
     )
     blocks = mixer_report(records, config, works=works or APART)
     return {
@@ -475,6 +480,7 @@ def test_scripts_fit_reload_continue_and_report(tmp_path):
         calibration=SETTINGS,
         seeds=(0, 1),
         resamples=200,
+        designs=1,
     )
     chunks = {d: [f"{d} {i}" for i in range(len(data[f"{d}.test"]))] for d in ("d0", "d1")}
     works = works_of_chunks(**chunks)

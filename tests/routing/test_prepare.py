@@ -201,9 +201,7 @@ def test_the_corpora_hold_the_two_hundred_tuples_that_long_asks_for(
     pools = {}
     for domain in config.domains:
         documents = read_documents(corpora_dir / f"{domain.corpus}.jsonl")
-        _, pools[domain.name] = domain_material(
-            documents, encode, config.prepare, name=domain.name
-        )
+        _, pools[domain.name] = domain_material(documents, encode, config.prepare, name=domain.name)
     arrays, works = tuples_and_works(pools, config.pair, sizes_of(config), seed=0)
     assert {len(ids) for ids in arrays.values()} == {200}
     assert arrays["b_long"].shape == (200, 1024)

@@ -9,6 +9,7 @@ from mneme.routing.adapters import adapter_runs, by_run
 from mneme.routing.published import PUBLISHED
 from mneme.routing.sharing import chunk_works
 from mneme.routing.stages import AdaptersStageConfig
+from mneme.routing.tried import with_tried
 
 with stage(snakemake) as job:
     config = job.settings(AdaptersStageConfig, where="routing")
@@ -29,7 +30,7 @@ with stage(snakemake) as job:
     job.headline(
         job.output[0],
         phase="adapters",
-        runs=runs,
+        runs=with_tried(runs, config.tried),
         published=PUBLISHED["adapters"],
         backbone=job.params.backbone,
         intervals=works.about(),

@@ -42,6 +42,8 @@ class MixerReportConfig:
     """Training seeds."""
     resamples: int
     """Bootstrap resamples."""
+    designs: int
+    """Designs of the gate that were compared."""
 
 
 def mixer_report(
@@ -143,7 +145,7 @@ def _rows(
         config.seeds,
         unit="fraction",
     )
-    tried = float(max(len(record["tried"]) for record in own))
+    tried = float(config.designs * max(len(record["tried"]) for record in own))
     yield Row(metric="configurations_tried", value=tried, unit="configurations", control_of=control)
 
 
