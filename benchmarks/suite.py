@@ -46,12 +46,12 @@ from mneme.nn.split import lower
 from mneme.routing import sequences
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.calibrate import calibrate
-from mneme.routing.config import AdapterFitConfig
 from mneme.routing.contexts import FURTHER_CONTEXTS, wanted_contexts
 from mneme.routing.fatigue import fatigue
 from mneme.routing.fit import fitted_adapters
 from mneme.routing.hysteresis import hysteresis
 from mneme.routing.lora import adapter_parameters, save_adapters
+from mneme.routing.stages import AdapterFitConfig
 from mneme.routing.states import states_of
 from mneme.routing.trace import trace_batch
 

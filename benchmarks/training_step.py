@@ -19,9 +19,9 @@ from mneme.core.seeds import numpy_generator, torch_generator
 from mneme.nn.head import head_weight
 from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.split import lower, upper
-from mneme.routing.config import AdapterFitConfig
 from mneme.routing.fit import ADAMW, Course, Parts
 from mneme.routing.lora import adapter_parameters, attached
+from mneme.routing.stages import AdapterFitConfig
 
 TOKENS, BATCH, ROUNDS, RATE = 128, 8, 8, 1e-3
 TARGETS = [

@@ -178,6 +178,7 @@ rule routing_original:
 
 rule routing_adapters:
     input:
+        tokens=rules.routing_prepare.output[0],
         losses=expand(rules.routing_adapter_fit.output.losses, run=ADAPTER_RUNS),
         histories=expand(rules.routing_adapter_fit.output.histories, run=ADAPTER_RUNS),
     output:
@@ -196,6 +197,7 @@ rule routing_adapters:
 rule routing_mixer:
     input:
         records=expand(rules.routing_mixer_fit.output.records, mixer=MIXERS),
+        tokens=rules.routing_prepare.output[0],
         losses=rules.routing_model.output.losses,
         known=PATHS.adapter_seeds(ROUTING.adapters.headline, "losses.json")[0],
     output:

@@ -106,11 +106,11 @@ def own_works(texts: int) -> dict[str, np.ndarray]:
 
 
 def targets(context: str, n: int, protocol: ProtocolConfig) -> np.ndarray:
-    """Domain of every token, 0 for A, 1 for B (mixed: alternating pieces)."""
+    """Domain of every token, 0 for A, 1 for B (mixed: alternating pieces, the last of B)."""
     size = protocol.segment_tokens
     first, middle, last = DOMAINS.get(context, (0, 1, 0))
     if context == "mixed":
-        piece = (np.arange(n) // protocol.mix_piece_tokens + 1) % 2
+        piece = (np.arange(n)[::-1] // protocol.mix_piece_tokens + 1) % 2
     else:
         piece = np.full(n, middle)
     return np.concatenate([np.full(size, first), piece, np.full(size, last)])

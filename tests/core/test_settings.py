@@ -147,6 +147,18 @@ MIXER, ADAPTER = (
             [{"name": "_a", "corpus": "python"}, {"name": "b", "corpus": "python"}],
             "name must be named by a letter, then letters, digits or _, all lower case",
         ),
+        (
+            "routing.domains",
+            [{"name": "a_minus_b", "corpus": "python"}, {"name": "b", "corpus": "python"}],
+            "name must be named without _minus_, which names contrasts",
+        ),
+        (
+            "routing.tried.adapters",
+            {"none": 4},
+            "tried.adapters must be one count for each of none, original, replay, sleep, got",
+        ),
+        ("routing.tried.mixer_designs", 0, "routing.tried.mixer_designs must be at least 1, got 0"),
+        ("routing.protocol.mix_piece_tokens", 33, "mix_piece_tokens must be 1..32, half of segm"),
         ("routing.protocol.run_tokens", 17, "run_tokens must be 1..16, the shortest of"),
         ("routing.protocol.run_tokens", 0, "run_tokens must be 1..16, the shortest of"),
         ("routing.protocol.deep_weight", 1.0, "deep_weight must be in (0, 1)"),

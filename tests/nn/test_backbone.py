@@ -22,6 +22,7 @@ from mneme.nn.backbone import Backbone, load, next_token_nll, require_context, w
 from mneme.nn.hub import BackboneError
 from mneme.nn.tokenizer import BUILT_IN, byte_tokenizer, encoder, load_tokenizer
 from mneme.routing.describe import about, describe, unpinned
+from mneme.routing.sharing import Works
 
 CPU = torch.device("cpu")
 CODE = "def f(x1):\n        return x1 + 12345  # 3.14\n\tif a == 10:\n\n\n    pass\n"
@@ -325,9 +326,15 @@ def test_tied_weights_count_once(saved, tiny_llama):
     assert weights_mib(tiny_llama) == pytest.approx(4 * total / 2**20)
 
 
-def described(backbone, ids_NT):
+def described(backbone, ids_NT, works=None):
+    names = works or [f"text {i}" for i in range(len(ids_NT))]
     rows = describe(
-        backbone, {"planted": ids_NT}, batch=4, resamples=200, generator=np.random.default_rng(0)
+        backbone,
+        {"planted": ids_NT},
+        works=Works(names={"planted": np.array(names)}),
+        batch=4,
+        resamples=200,
+        generator=np.random.default_rng(0),
     )
     return {row.metric: row for row in rows}
 
@@ -342,6 +349,15 @@ def test_description_of_random_weights_says_so(saved):
     assert "speed and memory only" in rows["loss@planted"].reason
     assert rows["tokenizer_round_trip"].value == 1
     assert rows["bits_per_weight"].value == 32
+
+
+def test_losses_of_texts_of_one_work_have_a_wider_interval(saved):
+    backbone = load(settings(name=str(saved), init="random"), device=CPU, resources="x")
+    ids_NT = np.random.default_rng(0).integers(0, 90, (3, 12)).astype(np.int32).repeat(2, axis=0)
+    alone = described(backbone, ids_NT)["loss@planted"]
+    shared = described(backbone, ids_NT, list("aabbcc"))["loss@planted"]
+    assert shared.value == alone.value
+    assert shared.high - shared.low > alone.high - alone.low
 
 
 def test_a_pretrained_model_that_guesses_is_refused(saved):

@@ -11,7 +11,14 @@ import sys
 import pytest
 
 from mneme.core.artefacts import write_json
-from mneme.report.summary import original_table, refuse_stale, summarise, table, validate
+from mneme.report.summary import (
+    HEADLINE_ROWS,
+    original_table,
+    refuse_stale,
+    summarise,
+    table,
+    validate,
+)
 
 
 def row(metric, value, **further):
@@ -296,3 +303,25 @@ def test_the_command_says_what_to_do_without_results(tmp_path, capsys):
     shown = capsys.readouterr()
     assert shown.err.endswith("summary.json is missing: run snakemake again to make it\n")
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("domain", ["python", "python3", "my_plays", "a_2"])
+def test_domains_with_digits_and_underscores_are_in_the_table(domain):
+    rows = {
+        "model": [f"loss@{domain}"],
+        "adapters": [f"gain.{domain}", f"forgetting.{domain}", f"forgetting.{domain}_minus_none"],
+        "mixer": [
+            f"held_out_loss.{domain}",
+            f"held_out_loss.{domain}_minus_base",
+            f"held_out_loss.{domain}_minus_uniform",
+        ],
+    }
+    run = {"model": "tiny", "adapters": "sleep", "mixer": "mixed"}
+    shown = {
+        metric
+        for phase, metrics in rows.items()
+        for metric in metrics
+        if any(re.fullmatch(known, f"{phase} {run[phase]} {metric}") for known in HEADLINE_ROWS)
+    }
+    left_out = f"held_out_loss.{domain}_minus_uniform"
+    assert shown == {metric for metrics in rows.values() for metric in metrics} - {left_out}

@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from mneme.routing.config import CalibrationConfig, MixerConfig
 from mneme.routing.contrast import pool, supervised_contrast
 from mneme.routing.mixer_files import load_mixers
 from mneme.routing.mixer_report import MixerReportConfig, mixer_report
+from mneme.routing.sharing import chunk_works
 
 CPU = torch.device("cpu")
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
@@ -317,11 +319,25 @@ def record_of(name, seed, *, tokens, chunks, trained=True, **config):
     }
 
 
-def report_of(records, mixers):
+def works_of_chunks(**chunks):
+    """Works of test chunks by domain."""
+    arrays = {f"works.{domain}.test": np.array(names) for domain, names in chunks.items()}
+    return chunk_works(arrays, list(chunks), "test")
+
+
+APART = works_of_chunks(a=["p", "q"], b=["x/1", "y/2"])
+
+
+def report_of(records, mixers, works=None):
     config = MixerReportConfig(
-        domains=("a", "b"), mixers=mixers, calibration=SETTINGS, seeds=(0, 1), resamples=500
+        domains=("a", "b"),
+        mixers=mixers,
+        calibration=SETTINGS,
+        seeds=(0, 1),
+        resamples=500,
+        designs=1,
     )
-    blocks = mixer_report(records, config)
+    blocks = mixer_report(records, config, works=works or APART)
     return {
         name: {(row["metric"], row["seed"]): row for row in block["rows"]}
         for name, block in blocks.items()
@@ -349,6 +365,33 @@ def test_report_averages_seeds_per_chunk_and_resamples_chunks():
     assert (chunk["value"], chunk["high"]) == (1.0, 1.0)
     assert chunk["low"] == pytest.approx(4 / (4 + 1.959964**2), abs=1e-4)
     assert "Wilson" in chunk["reason"]
+
+
+def test_report_knows_which_chunks_are_of_one_work():
+    tokens = [0.5, 0.5, 1.0, 0.9, 0.9, 0.9, 1.0, 1.0]
+    records = [
+        record_of("ours", seed, tokens=tokens, chunks=[1] * 8)
+        | {"test_chunk_domains": [0] * 4 + [1] * 4}
+        for seed in (0, 1)
+    ]
+    apart = works_of_chunks(a=list("pqrs"), b=list("wxyz"))
+    shared = works_of_chunks(a=list("ppqq"), b=["f/1", "f/2", "g/1", "g/2"])
+    one, two = (
+        report_of(records, {"ours": config_of()}, works)[0]["ours"] for works in (apart, shared)
+    )
+    for metric in ("token_accuracy", "token_accuracy@a"):
+        alone, wide = one[metric, None], two[metric, None]
+        assert wide["value"] == alone["value"]
+        assert wide["low"] <= alone["low"], metric
+        assert wide["high"] - wide["low"] > alone["high"] - alone["low"], metric
+    # All chunks right: four works stand for eight chunks in Wilson's interval.
+    low = [rows["chunk_accuracy", None]["low"] for rows in (one, two)]
+    assert low == pytest.approx([n / (n + 1.959964**2) for n in (8, 4)], abs=1e-4)
+
+
+def test_material_that_does_not_name_the_works_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match=r"works the loss chunks of b are: delete .* prepare"):
+        chunk_works({"works.a.loss": np.array(["x"])}, ["a", "b"], "loss")
 
 
 def test_report_names_controls_and_gives_reasons_instead_of_losses():
@@ -437,8 +480,11 @@ def test_scripts_fit_reload_continue_and_report(tmp_path):
         calibration=SETTINGS,
         seeds=(0, 1),
         resamples=200,
+        designs=1,
     )
-    blocks = mixer_report([read_json(path) for path in records], report)
+    chunks = {d: [f"{d} {i}" for i in range(len(data[f"{d}.test"]))] for d in ("d0", "d1")}
+    works = works_of_chunks(**chunks)
+    blocks = mixer_report([read_json(path) for path in records], report, works=works)
     found = {r["metric"]: r["value"] for r in blocks["ours"]["rows"] if r["seed"] is None}
     assert found["token_accuracy"] > 0.99
 

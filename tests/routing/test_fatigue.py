@@ -73,7 +73,7 @@ def test_under_a_constant_lag_nothing_else_rises(constant, metric):
     if metric == "tail_area_32":
         expected = 3 * 0.999 + 29 * 0.001
     for n in DWELL:
-        if metric.endswith("after_32") and n <= 32:
+        if metric.endswith(("after_32", "excess")) and n <= 32:
             continue
         assert row(ours, f"{metric}@{n}")["value"] == pytest.approx(expected, abs=1e-6)
     slope = row(ours, f"{metric}.per_doubling")
@@ -87,8 +87,23 @@ def test_under_a_constant_lag_nothing_else_rises(constant, metric):
 
 def test_an_entry_lag_beyond_the_stay_leaves_no_excess():
     ours = measure(lambda protocol: step_gate(protocol, lambda *_: 0, entry=30))["ours"]
-    for n in DWELL:
+    for n in DWELL[2:]:
         assert row(ours, f"deep_crystallization_ratio_excess@{n}")["value"] == 0
+        assert row(ours, f"settled_share@{n}")["value"] == (n >= 30 + 3 + 16 + 8)
+
+
+def test_contrasts_have_a_p_at_every_dwell_and_over_them(grown):
+    ours = grown["ours"]
+    contrasts = {
+        r["metric"]
+        for r in ours["rows"]
+        if "_minus_" in r["metric"] and r["seed"] is None and r["low"] is not None
+    }
+    assert {"switch_lag_minus_aa@16", "avg_weight_minus_aa@128"} <= contrasts
+    # A correlation with no scatter in it has no p, as it has no value.
+    assert {m for m in contrasts if "@" in m} <= set(ours["p_values"])
+    assert ours["p_values"]["switch_lag_minus_aa@16"] == pytest.approx(2 / 64)
+    assert ours["p_values"]["switch_lag_minus_shuffled_b@16"] == 1
 
 
 def test_a_gate_that_is_deep_half_of_the_time_at_every_dwell_has_no_excess():

@@ -15,10 +15,10 @@ from mneme.core.artefacts import read_json, write_arrays
 from mneme.core.config import ConfigError, build, plain
 from mneme.nn.head import head_weight
 from mneme.nn.split import lower, upper
-from mneme.routing.config import AdapterFitConfig
 from mneme.routing.fit import Course, Parts, fitted_adapters
 from mneme.routing.lora import adapter_parameters, attached, save_adapters
 from mneme.routing.model import TemporalLora
+from mneme.routing.stages import AdapterFitConfig
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).parents[2] / "workflow" / "scripts" / "routing_adapter_fit.py"

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mneme.core.config import ConfigError
-from mneme.core.corpora import Document
-from mneme.routing.config import PrepareConfig
+from mneme.core.backbones import BackboneConfig
+from mneme.core.config import ConfigError, build
+from mneme.core.corpora import Document, read_documents
+from mneme.core.workflow import merge
+from mneme.nn.tokenizer import encoder, load_tokenizer
+from mneme.routing.config import PrepareConfig, RoutingConfig
 from mneme.routing.prepare import (
     Pool,
     Sizes,
+    chunks_and_works,
     deal,
     domain_material,
+    sizes_of,
     split_groups,
     tuple_material,
     tuples_and_works,
 )
 
+ROOT = Path(__file__).parents[2]
 CONFIG = PrepareConfig(
     seed=0,
     train_chunks=3,
@@ -96,6 +104,15 @@ def test_material_keeps_splits_apart():
     assert not set(left.ravel().tolist()) & set(arrays["loss"].ravel().tolist())
 
 
+def test_held_out_chunks_name_their_works_and_are_the_same_without_them():
+    arrays, works, _ = chunks_and_works(documents(12, 80), encode, CONFIG, name="x")
+    alone, _ = domain_material(documents(12, 80), encode, CONFIG, name="x")
+    assert {part: len(names) for part, names in works.items()} == {"test": 2, "loss": 4}
+    for part, names in works.items():
+        assert names.tolist() == [f"group{i}" for i in arrays[part][:, 0] // 80]
+    assert all(np.array_equal(alone[part], arrays[part]) for part in arrays)
+
+
 def test_too_small_and_empty_corpora_are_refused():
     pool = Pool([Document("g", "1 2 3")], encode, generator=np.random.default_rng(0), name="plays")
     with pytest.raises(ConfigError, match="corpus plays is too small: 2 spans of 5 tokens"):
@@ -167,3 +184,27 @@ def test_tuples_are_the_same_with_and_without_their_works():
     alone = tuple_material(two, ("x", "y"), sizes, seed=0)
     assert set(alone) == set(arrays)
     assert all(np.array_equal(alone[name], arrays[name]) for name in arrays)
+
+
+def test_the_corpora_hold_the_two_hundred_tuples_that_long_asks_for(
+    corpora_dir, embedded_model_dir
+):
+    """At its own shares, chunks and dwell, in the tokens of the embedded backbone."""
+    base, more = (
+        yaml.safe_load((ROOT / f"config/{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("config", "long")
+    )
+    config = build(RoutingConfig, merge(base, more)["routing"], where="routing")
+    assert config.protocol.tuples == 200
+    backbone = build(BackboneConfig, base["backbones"]["smollm2-135m"], where="backbone")
+    encode = encoder(load_tokenizer(backbone, folder=embedded_model_dir.parents[1]))
+    pools = {}
+    for domain in config.domains:
+        documents = read_documents(corpora_dir / f"{domain.corpus}.jsonl")
+        _, pools[domain.name] = domain_material(documents, encode, config.prepare, name=domain.name)
+    arrays, works = tuples_and_works(pools, config.pair, sizes_of(config), seed=0)
+    assert {len(ids) for ids in arrays.values()} == {200}
+    assert arrays["b_long"].shape == (200, 1024)
+    # None had to be joined, and A2 is from as many plays as the test share has, or nearly.
+    assert all((names != "").all() for names in works.values())
+    assert len(set(works["works.a2"])) >= 20

@@ -10,7 +10,15 @@ from mneme.routing.fatigue import fatigue
 from mneme.routing.hysteresis import control_values, hysteresis, run_values
 from mneme.routing.readings import contrast
 from mneme.routing.sequences import SequenceConfig, hysteresis_families
-from mneme.routing.sharing import PIECES, Works, clusters, pieces_of, works_of
+from mneme.routing.sharing import (
+    EVERY_DOMAIN,
+    PIECES,
+    Works,
+    chunk_works,
+    clusters,
+    pieces_of,
+    works_of,
+)
 from mneme.routing.works import works_within
 
 SEEDS = (0, 1)
@@ -66,6 +74,21 @@ def test_a_trace_without_works_is_refused_in_one_sentence():
         works_of({"ours/real/64": np.zeros((1, 2, 3, 2))})
     kept = works_within({"works.a1": np.array(["x"]), "a1": np.zeros(1)})
     assert list(kept) == ["works.a1"]
+
+
+def test_a_trace_keeps_the_works_of_its_passages_and_leaves_out_those_of_chunks():
+    names = own_works(3) | {"works.python.loss": np.array(["d/x.py", "d/y.py"])}
+    assert set(works_of(names).about()["clusters"]) == set(ARRAYS)
+
+
+def test_chunks_of_all_domains_keep_domains_folders_and_joined_ones_apart():
+    arrays = {
+        "works.plays.test": np.array(["d/x", "lear", ""]),
+        "works.code.test": np.array(["d/x", "d/y", ""]),
+    }
+    works = chunk_works(arrays, ("plays", "code"), "test")
+    assert len(set(clusters(works.names[EVERY_DOMAIN]))) == 5
+    assert works.about()["clusters"] == {EVERY_DOMAIN: 5, "code": 2, "plays": 3}
 
 
 def test_what_is_told_of_the_intervals():

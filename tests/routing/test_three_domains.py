@@ -20,12 +20,13 @@ from mneme.nn.split import lower
 from mneme.nn.tokenizer import encoder
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.calibrate import calibrate
-from mneme.routing.config import AdapterFitConfig, RoutingConfig
+from mneme.routing.config import RoutingConfig
 from mneme.routing.fit import fitted_adapters
 from mneme.routing.lora import save_adapters
 from mneme.routing.model import TemporalLora
 from mneme.routing.prepare import domain_material, sizes_of, tuple_material
 from mneme.routing.sequences import hysteresis_families
+from mneme.routing.stages import AdapterFitConfig
 from mneme.routing.states import states_of
 from mneme.routing.trace import trace_batch
 

@@ -140,8 +140,8 @@ def test_shuffled_prefixes_hold_the_same_tokens(tuples):
         np.testing.assert_array_equal(np.sort(shuffled[:, :n]), np.sort(real[:, :n]))
 
 
-def test_mixed_segment_alternates_pieces_beginning_with_b_and_is_labelled_so(tuples):
-    assert mixed_pattern(10, piece=4).tolist() == [True] * 4 + [False] * 4 + [True] * 2
+def test_mixed_segment_alternates_pieces_ending_with_b_and_is_labelled_so(tuples):
+    assert mixed_pattern(10, piece=4).tolist() == [True] * 2 + [False] * 4 + [True] * 4
     mixed = hysteresis_families(tuples, PROTOCOL, domains=(0, 1), seed=0)["mixed"]
     from_b = mixed.middle == tuples["b_long"][:, :10]
     assert from_b[:, mixed.middle_domains == 1].all()

@@ -8,6 +8,7 @@ from mneme.routing.original import original_block
 from mneme.routing.published import PUBLISHED
 from mneme.routing.sharing import works_of
 from mneme.routing.stages import MeasureStageConfig
+from mneme.routing.tried import with_tried
 
 with stage(snakemake) as job:
     config = job.settings(MeasureStageConfig, where="routing")
@@ -16,6 +17,7 @@ with stage(snakemake) as job:
     runs = hysteresis(trace, config.runs, config.protocol, pair=pair, seeds=config.seeds)
     sequences = read_json(job.input.original)
     runs["original"] = original_block(sequences, pair, config.original, part="hysteresis")
+    runs = with_tried(runs, config.tried)
     job.headline(
         job.output[0],
         phase="hysteresis",

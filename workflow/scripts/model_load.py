@@ -7,6 +7,7 @@ from mneme.core.stage import stage
 from mneme.nn.backbone import load
 from mneme.routing.describe import ModelStageConfig, about, describe, unpinned
 from mneme.routing.published import PUBLISHED
+from mneme.routing.sharing import chunk_works
 
 with stage(snakemake) as job:
     config = job.settings(ModelStageConfig, where="routing")
@@ -15,9 +16,11 @@ with stage(snakemake) as job:
     if line := unpinned(backbone):
         job.log(f"WARNING: {line}")
     tokens = read_arrays(job.input.tokens)
+    works = chunk_works(tokens, config.domains, "loss")
     rows = describe(
         backbone,
         {domain: tokens[f"{domain}.loss"] for domain in config.domains},
+        works=works,
         batch=config.batch,
         resamples=config.resamples,
         generator=numpy_generator(0, "model_load"),
@@ -33,4 +36,5 @@ with stage(snakemake) as job:
         runs=runs,
         published=PUBLISHED["model"],
         backbone=job.params.backbone,
+        intervals=works.about(),
     )

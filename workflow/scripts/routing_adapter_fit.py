@@ -7,9 +7,9 @@ from mneme.core.artefacts import read_arrays, write_json
 from mneme.core.assets import atomic_folder
 from mneme.core.stage import stage
 from mneme.nn.backbone import load
-from mneme.routing.config import AdapterFitConfig
 from mneme.routing.fit import fitted_adapters
 from mneme.routing.lora import save_adapters
+from mneme.routing.stages import AdapterFitConfig
 
 with stage(snakemake) as job:
     config = job.settings(AdapterFitConfig, where="routing")

@@ -6,7 +6,8 @@ from mneme.core.artefacts import write_arrays
 from mneme.core.corpora import read_documents
 from mneme.core.stage import stage
 from mneme.nn.tokenizer import encoder, load_tokenizer
-from mneme.routing.prepare import PrepareStageConfig, domain_material, tuples_and_works
+from mneme.routing.prepare import PrepareStageConfig, chunks_and_works, tuples_and_works
+from mneme.routing.works import PREFIX
 
 with stage(snakemake) as job:
     config = job.settings(PrepareStageConfig, where="routing")
@@ -15,10 +16,11 @@ with stage(snakemake) as job:
     for domain, path in zip(config.domains, job.input.corpora, strict=True):
         documents = read_documents(path)
         job.log(f"{domain.name}: {len(documents)} documents from {Path(path).name}")
-        parts, pools[domain.name] = domain_material(
+        parts, groups, pools[domain.name] = chunks_and_works(
             documents, encode, config.prepare, name=domain.name
         )
         arrays |= {f"{domain.name}.{part}": value for part, value in parts.items()}
+        arrays |= {f"{PREFIX}{domain.name}.{part}": value for part, value in groups.items()}
     tuples, works = tuples_and_works(pools, config.pair, config.sizes, seed=config.prepare.seed)
     arrays |= tuples | works
     for name, value in arrays.items():

@@ -79,7 +79,7 @@ PANELS = (
         metric="deep_crystallization_ratio",
         question="Does the share of deep tokens grow?",
         y="share with w_B > .95, whole segment",
-        null=("beyond a constant lag", "deep_crystallization_ratio_excess"),
+        null=("since entry, minus longest", "deep_crystallization_ratio_excess"),
         source="deep_crystallization_ratio",
     ),
     Panel(
@@ -98,8 +98,8 @@ PANELS = (
     ),
     Panel(
         metric="deep_crystallization_ratio_excess",
-        question="... beyond a gate of constant lag?",
-        y="whole share minus p (1 − lag / n)",
+        question="... since the text's own entry?",
+        y="share since entry minus that at the longest n",
         null=None,
         source="",
     ),

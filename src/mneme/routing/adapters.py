@@ -1,7 +1,7 @@
 """Held-out losses of every adapter on every domain, and what each run forgot.
 
-Losses are kept by chunk, so that differences are paired by chunk and intervals are over chunks;
-training seeds are crossed with chunks.
+Losses are kept by chunk, so that differences are paired by chunk; intervals are over chunks and
+know which of them are of one play or folder of files. Training seeds are crossed with chunks.
 
 Legend: S training seeds, N chunks.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from mneme.core.headline import run_block
-from mneme.core.seeds import numpy_generator
 from mneme.routing.config import AdapterRunConfig, AdaptersConfig
-from mneme.stats.intervals import crossed_mean
+from mneme.routing.sharing import Works, contrast_p, shared_mean
+from mneme.stats.clusters import Ways
 from mneme.stats.rows import Row
 
 Losses = Sequence[Mapping[str, Mapping[str, Sequence[float]]]]
@@ -38,6 +38,7 @@ def adapter_runs(
     config: AdaptersConfig,
     domains: Sequence[str],
     *,
+    works: Works,
     resamples: int,
     original: str,
 ) -> dict[str, dict[str, Any]]:
@@ -53,6 +54,8 @@ def adapter_runs(
         How each run trained.
     domains : sequence of str
         Domains in order of training.
+    works : Works
+        Works of the loss chunks, by domain (`mneme.routing.sharing.chunk_works`).
     resamples : int
         Bootstrap resamples.
     original : str
@@ -64,7 +67,7 @@ def adapter_runs(
         Run -> block with rows `loss.<adapter>.<domain>`, `gain.<domain>` (base minus own adapter),
         `forgetting.<domain>` (newest adapter minus the domain's own, on a domain trained before)
         and, for runs that differ from `none` in their protection only,
-        `forgetting.<domain>_minus_none`; `histories`.
+        `forgetting.<domain>_minus_none`; `p_values` of these; `histories`.
     """
     runs, seeds, headline = config.runs, config.seeds, config.headline
     values = {run: _values(by_seed, domains) for run, by_seed in losses.items()}
@@ -83,23 +86,27 @@ def adapter_runs(
             trained = histories[run][0]["domains"].values()
             seconds = round(sum(domain["seconds"] for domain in trained), 3)
             further["published_keys"] = {"timing": {"phase3_training_sec": seconds}}
-        rows = _rows(named, seeds=seeds, resamples=resamples, control_of=control)
-        blocks[run] = run_block(rows, **further)
+        read = {key: (value, _ways(key, works)) for key, value in named.items()}
+        rows = _rows(read, seeds=seeds, resamples=resamples, control_of=control)
+        blocks[run] = run_block(rows, p_values=contrast_p(read), **further)
     return blocks
 
 
+def _ways(metric: str, works: Works) -> Ways:
+    """Return how the chunks share works on which a metric was read: those of its domain."""
+    return works.ways(frozenset({metric.split(".")[-1].split("_minus_")[0]}))
+
+
 def _rows(
-    values: Mapping[str, np.ndarray],
+    values: Mapping[str, tuple[np.ndarray, Ways]],
     *,
     seeds: Sequence[int],
     resamples: int,
     control_of: str | None,
 ) -> list[Row]:
     rows: list[Row] = []
-    for metric, values_SN in values.items():
-        found = crossed_mean(
-            values_SN, resamples=resamples, generator=numpy_generator(0, "bootstrap", metric)
-        )
+    for metric, (values_SN, ways) in values.items():
+        found = shared_mean(metric, values_SN, ways, resamples=resamples)
         rows += found.rows(metric, unit="nats/token", seeds=tuple(seeds), control_of=control_of)
     return rows
 

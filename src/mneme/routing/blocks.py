@@ -74,6 +74,7 @@ def _model_blocks(
             "adapters": adapters,
             "resamples": protocol.resamples,
             "original": config.original.adapter_run,
+            "tried": config.tried.adapters,
         },
     }
 
@@ -102,6 +103,7 @@ def _mixer_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str,
             "calibration": config.calibration,
             "seeds": config.seeds,
             "resamples": config.protocol.resamples,
+            "designs": config.tried.mixer_designs,
         },
     }
 
@@ -114,8 +116,13 @@ def _limit(config: RoutingConfig, mixer: str) -> list[int] | None:
 
 def _measure_blocks(config: RoutingConfig, chosen: Mapping[str, Any]) -> dict[str, Block]:
     read = {"domains": _names(config), "pair": config.pair, "seeds": config.seeds}
+    tried = config.mixers_tried()
     measured = {
         **read,
+        "tried": {
+            **{name: tried[run.mixer] for name, run in config.runs.items()},
+            "original": tried[config.original.mixer],
+        },
         "protocol": config.protocol,
         "runs": config.runs,
         "original": config.original,

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from mneme.core.backbones import BackboneConfig
 from mneme.core.config import require
 
 Strategy = Literal["gating", "attention", "ema", "ema_oracle", "token", "probe"]
@@ -21,6 +20,7 @@ def _require_names(names: Iterable[str], key: str) -> None:
     for name in names:
         fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
         require(fits, key, "named by a letter, then letters, digits or _, all lower case", name)
+        require("_minus_" not in name, key, "named without _minus_, which names contrasts", name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,10 @@ class MixerConfig:
         require(self.oracle_logit > 0, "oracle_logit", "positive", self.oracle_logit)
         require(self.epochs >= 0, "epochs", "at least 0", self.epochs)
 
+    def trains(self) -> bool:
+        """Tell whether it has parameters that are calibrated."""
+        return self.epochs > 0 and self.strategy != "ema_oracle"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
@@ -193,7 +197,8 @@ class ProtocolConfig:
     segment_tokens: int
     """Length of each segment, tokens, at least 32 (the window of `tail_area_32`)."""
     mix_piece_tokens: int
-    """Length of the alternating pieces of A and B in the mixed segment, tokens."""
+    """Length of the alternating pieces of A and B in the mixed segment, tokens, at most half of it:
+    the segment ends in a whole piece of B and holds one of A."""
     dwell_tokens: tuple[int, ...]
     """Dwell lengths n of B in A -> B(n) -> A, tokens, increasing."""
     batch: int
@@ -216,7 +221,8 @@ class ProtocolConfig:
         segment, piece = self.segment_tokens, self.mix_piece_tokens
         rule = f"at least {TAIL_AREA}, the window of tail_area_{TAIL_AREA}"
         require(segment >= TAIL_AREA, "segment_tokens", rule, segment)
-        require(1 <= piece <= segment, "mix_piece_tokens", "1..segment_tokens", piece)
+        rule = f"1..{segment // 2}, half of segment_tokens: a piece of B at the end, one of A"
+        require(1 <= piece <= segment // 2, "mix_piece_tokens", rule, piece)
         dwell = self.dwell_tokens
         ok = len(dwell) >= 3 and list(dwell) == sorted(set(dwell)) and dwell[0] >= 4
         require(ok, "dwell_tokens", "at least 3 increasing lengths from 4 up", dwell)
@@ -289,6 +295,23 @@ class OriginalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TriedConfig:
+    """Configurations compared before these settings were fixed, told in every headline file."""
+
+    adapters: dict[str, int]
+    """Adapter run -> learning rates and epochs compared on validation material, the one in use
+    among them, at least 1."""
+    mixer_designs: int
+    """Designs of the gate (layer, width, loss), the one in use among them, at least 1; each mixer
+    that is trained tries every learning rate of `calibration` besides."""
+
+    def __post_init__(self) -> None:
+        least = min(self.adapters.values(), default=1)
+        require(least >= 1, "adapters", "at least 1 each", self.adapters)
+        require(self.mixer_designs >= 1, "mixer_designs", "at least 1", self.mixer_designs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoutingConfig:
     """Everything of the room `routing`."""
 
@@ -314,6 +337,8 @@ class RoutingConfig:
     source's protocol) -> mixer and context."""
     original: OriginalConfig
     """The source's protocol."""
+    tried: TriedConfig
+    """Configurations tried before these."""
 
     def __post_init__(self) -> None:
         names = [domain.name for domain in self.domains]
@@ -332,7 +357,18 @@ class RoutingConfig:
             ok = adapter.samples <= most.train_chunks and adapter.tokens <= most.train_tokens
             rule = "within prepare.train_chunks and prepare.train_tokens"
             require(ok, f"adapters.runs.{name}", rule, (adapter.samples, adapter.tokens))
+        counted, known = sorted(self.tried.adapters), sorted(self.adapters.runs)
+        rule = f"one count for each of {', '.join(known)}"
+        require(counted == known, "tried.adapters", rule, counted)
         self._check_original()
+
+    def mixers_tried(self) -> dict[str, int]:
+        """Return mixer -> configurations compared on validation chunks, 0 of one not trained."""
+        rates = len(self.calibration.learning_rates)
+        return {
+            name: self.tried.mixer_designs * (rates if mixer.trains() else 0)
+            for name, mixer in self.mixers.items()
+        }
 
     def _check_runs(self) -> None:
         mixers = sorted(self.mixers)
@@ -355,41 +391,3 @@ class RoutingConfig:
         mixer = self.original.mixer
         ok = mixer in self.mixers and self.mixers[mixer].strategy == "token"
         require(ok, "original.mixer", "a mixer of strategy token", mixer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """What all adapter runs share: `AdaptersConfig` without the runs themselves."""
-
-    rank: int
-    """LoRA rank r."""
-    alpha: float
-    """LoRA alpha; the update is scaled by alpha / r."""
-    sleep_weight: float
-    """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
-    sleep_temperature: float
-    """T of Active Sleep, > 0."""
-    seeds: tuple[int, ...]
-    """Training seeds of the adapters."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterFitConfig:
-    """Settings of rule `routing_adapter_fit`: one adapter run, all its seeds."""
-
-    backbone: BackboneConfig
-    """The frozen model."""
-    resources: str
-    """Folder of the shared resources."""
-    adapters: LoraSettings
-    """What all adapter runs share."""
-    name: str
-    """Name of the run."""
-    run: AdapterRunConfig
-    """The run."""
-    domains: tuple[str, ...]
-    """Domain names in order of training."""
-
-    def __post_init__(self) -> None:
-        distinct = len(set(self.domains)) == len(self.domains) >= 2
-        require(distinct, "domains", "at least two distinct names", self.domains)

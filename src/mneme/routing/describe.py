@@ -19,6 +19,8 @@ from mneme.nn.backbone import (
 )
 from mneme.nn.hub import REVISIONS, BackboneError
 from mneme.nn.tokenizer import stands_in
+from mneme.routing.sharing import Works
+from mneme.stats.clusters import clustered_interval
 from mneme.stats.intervals import bootstrap_mean
 from mneme.stats.rows import Row, row_of
 
@@ -49,6 +51,7 @@ def describe(
     backbone: Backbone,
     held_out: Mapping[str, np.ndarray],
     *,
+    works: Works,
     batch: int,
     resamples: int,
     generator: np.random.Generator,
@@ -61,6 +64,8 @@ def describe(
         The model.
     held_out : mapping
         Domain -> token ids (N, T), int32.
+    works : Works
+        Works of these texts, by domain.
     batch : int
         Texts a pass.
     resamples : int
@@ -73,7 +78,7 @@ def describe(
     list of Row
         `load_s`, `parameters`, `bits_per_weight`, `weights_memory`, `layers`, `width`,
         `vocabulary`, `uniform_loss` (ln V), `tokenizer_round_trip`, and `loss@<domain>` in nats
-        with its interval over texts.
+        with its interval over texts, which allows for the works that they share.
 
     Raises
     ------
@@ -95,6 +100,7 @@ def describe(
         nll_N = next_token_nll(backbone.model, ids, batch=batch).numpy()
         _refuse_guessing(backbone, domain, float(nll_N.mean()), uniform)
         interval = bootstrap_mean(nll_N, resamples=resamples, generator=generator)
+        interval = clustered_interval(interval, nll_N, works.ways(frozenset({domain})))
         reason = RANDOM if backbone.config.init == "random" else None
         rows.append(
             row_of(f"loss@{domain}", interval, n=len(nll_N), unit="nats per token", reason=reason)

@@ -1,13 +1,14 @@
 """Fatigue: A -> B(n) -> A over dwell lengths n, against controls, from traces of mixing weights.
 
 The whole-segment share of deep tokens rises with n by itself (1 - lag / n under a gate of constant
-lag), so the headline shares are those of tokens at least 32 after entry and of the last 16 tokens,
-and the whole-segment share is also given minus what this run's own mean entry lag predicts.
+lag), so the headline shares are those of tokens at least 32 after the boundary and of the last 16
+tokens, and `deep_crystallization_ratio_excess` reads each text from its own entry on
+(`mneme.routing.settled`). B(n) is the first n tokens of the longest B: a share at n is a mean over
+a prefix of one trajectory, and the points of a curve over dwell are not independent.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,6 @@ from mneme.core.seeds import numpy_generator
 from mneme.routing.config import ProtocolConfig, RunConfig
 from mneme.routing.measure import (
     avg_weight,
-    constant_lag_deep_ratio,
     deep_crystallization_ratio,
     deep_crystallization_ratio_after,
     deep_crystallization_ratio_last,
@@ -33,9 +33,11 @@ from mneme.routing.readings import (
     gaps,
     lag,
     median_rows,
+    p_values,
     rows_of,
     segments,
 )
+from mneme.routing.settled import LEAST_TOKENS, SETTLE_TOKENS, settled_excess, shortest_dwell
 from mneme.routing.sharing import Works, works_of
 from mneme.stats.correlation import Association, dwell_trend
 from mneme.stats.rows import Row, row_of
@@ -80,7 +82,8 @@ def fatigue(
     -------
     dict
         Run name -> block: rows `metric@n` and `metric.trend` (Pearson, Spearman, slope a doubling
-        of dwell, slope a token), contrasts `_minus_<control>` of both, and `p_values`.
+        of dwell, slope a token), contrasts `_minus_<control>` of both, and `p_values` of every
+        contrast, at each dwell and over them.
     """
     lengths, works = protocol.dwell_tokens, works_of(trace)
     values = {name: run_values(trace, run, protocol, pair=pair) for name, run in runs.items()}
@@ -105,6 +108,7 @@ def fatigue(
                 if row.seed is None or row.metric.split("@")[0] in TREND_METRICS
             ]
             rows += median_rows(named, run.control_of)
+            p |= p_values(named, works)
             censored |= censored_shares(named)
         for metric in _trended(own):
             trend_rows, trend_p = trend(
@@ -124,24 +128,28 @@ def run_values(
 ) -> list[Values]:
     """Measure one run at every dwell length, in their order.
 
-    `deep_crystallization_ratio_excess` is the whole-segment share minus p (1 - lag / n): what a
-    gate gives that enters after the text's own lag (weight above `deep_weight`) and from then on
-    is deep with the same probability p at every dwell, both taken at the longest dwell. It is 0
-    for a gate that does not change with dwell, whatever its lag and p.
+    `deep_crystallization_ratio_excess` is the share of deep tokens since the text's own entry minus
+    the same at the longest dwell (`mneme.routing.settled`): 0 on average for a gate that flickers
+    with one probability after it has entered, whatever its lag, and below 0 at short dwells for one
+    that becomes deeper. `settled_share` is the share of texts that have tokens enough for it.
     """
     values = [_at(trace, run, protocol, n, pair=pair) for n in protocol.dwell_tokens]
-    if "entry_lag" not in values[-1]:
+    longest, size = protocol.dwell_tokens[-1], protocol.segment_tokens
+    own = segments(trace, run.mixer, run.context, longest, size=size, pair=pair)
+    if own.middle_SNTK is None:
         return values
-    lag_SN = values[-1]["entry_lag"].values_SN
-    inside_SN = constant_lag_deep_ratio(lag_SN, protocol.dwell_tokens[-1])
-    whole_SN = values[-1]["deep_crystallization_ratio"].values_SN
-    # A text that never enters has no inside: its share is taken as it is at every dwell.
-    deep_SN = np.divide(whole_SN, inside_SN, out=np.zeros_like(whole_SN), where=inside_SN > 0)
-    for n, at in zip(protocol.dwell_tokens, values, strict=True):
-        share_SN = deep_SN * constant_lag_deep_ratio(lag_SN, n)
-        whole = at["deep_crystallization_ratio"]
-        excess_SN = whole.values_SN - share_SN
-        at["deep_crystallization_ratio_excess"] = dataclasses.replace(whole, values_SN=excess_SN)
+    excess_SND, settled_SND = settled_excess(
+        own.middle_SNTK[..., own.domains[1]],
+        protocol.dwell_tokens,
+        deep_weight=protocol.deep_weight,
+        run_tokens=protocol.run_tokens,
+    )
+    for i, (n, at) in enumerate(zip(protocol.dwell_tokens, values, strict=True)):
+        found = {"settled_share": settled_SND[..., i].astype(float)}
+        if n >= shortest_dwell(protocol.run_tokens):
+            found["deep_crystallization_ratio_excess"] = excess_SND[..., i]
+        for metric, values_SN in found.items():
+            at[metric] = Measured(values_SN=values_SN, unit="fraction", pieces=own.middle_pieces)
     return values
 
 
@@ -173,7 +181,7 @@ def _at(
 def _dwell_values(
     middle_SNT: np.ndarray, protocol: ProtocolConfig, *, pieces: frozenset[str]
 ) -> Values:
-    """Measure the middle segment: shares of deep tokens, mean weight, excess over constant lag."""
+    """Measure the middle segment: shares of deep tokens, mean weight, lag of entry."""
     deep = protocol.deep_weight
     entry_SN = lag(middle_SNT, deep, protocol.run_tokens, pieces=pieces).values_SN
     found = {
@@ -278,6 +286,8 @@ def _why(metric: str, run: RunConfig, n: int) -> str:
         return "the second A is read alone: there is no middle segment"
     if metric == "deep_crystallization_ratio_last_16":
         return f"a stay of {n} tokens is shorter than {LAST_TOKENS}"
+    if metric == "deep_crystallization_ratio_excess":
+        return f"fewer than {LEAST_TOKENS} tokens of a stay of {n} are {SETTLE_TOKENS} after entry"
     return f"no token of a stay of {n} is {AFTER_TOKENS} or more after entry"
 
 

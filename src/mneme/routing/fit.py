@@ -27,9 +27,9 @@ from mneme.nn.backbone import require_context
 from mneme.nn.head import head_nll, head_weight
 from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.split import UpperHalf, lower, upper
-from mneme.routing.config import AdapterFitConfig
 from mneme.routing.lora import adapter_parameters, attached
 from mneme.routing.sleep import Rehearsal, join, rehearsal_loss
+from mneme.routing.stages import AdapterFitConfig
 
 ADAMW: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "foreach": True}
 """AdamW without decay: B starts at zero and should not be drawn back to it."""

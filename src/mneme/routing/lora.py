@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mneme.core.config import require
 from mneme.core.seeds import torch_generator
 from mneme.nn.split import layer_count
-from mneme.routing.config import LoraSettings
+from mneme.routing.stages import LoraSettings
 
 
 @contextmanager

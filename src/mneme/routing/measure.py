@@ -203,7 +203,7 @@ def deep_crystallization_ratio(weights_NT: ArrayLike, deep_weight: float) -> Flo
     """Share of the segment's tokens with w > `deep_weight`, 0..1, shape (...).
 
     The source's measure. It rises with the segment's length by itself, see
-    `constant_lag_deep_ratio`.
+    `constant_lag_deep_ratio`; `mneme.routing.settled` reads what is left of that.
     """
     return (_weights(weights_NT) > deep_weight).mean(axis=-1)
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mneme.core.headline import run_block
-from mneme.core.seeds import numpy_generator
-from mneme.stats.intervals import crossed_mean
+from mneme.routing.sharing import Works, contrast_p, shared_mean
+from mneme.stats.clusters import Ways
 from mneme.stats.rows import Row, row_of
 
 Losses = Mapping[str, Sequence[float]]
@@ -25,6 +25,7 @@ def mixed_report(
     uniform: Losses,
     known: Mapping[str, Losses],
     domains: Sequence[str],
+    works: Works,
     seeds: Sequence[int],
     resamples: int,
 ) -> dict[str, dict[str, Any]]:
@@ -40,6 +41,8 @@ def mixed_report(
         Adapter (or `base`) -> losses of that adapter alone (`losses.json` of its run).
     domains, seeds : sequence
         Names and mixer seeds.
+    works : Works
+        Works of the loss chunks, by domain.
     resamples : int
         Bootstrap resamples.
 
@@ -48,7 +51,7 @@ def mixed_report(
     dict
         Runs `mixed`, `mixed_uniform` and `mixed_known` (every domain under its own adapter), each a
         block with rows `held_out_loss.<domain>`; `mixed` also holds them minus the base's, the
-        uniform gates' and the known domain's, paired by chunk.
+        uniform gates' and the known domain's, paired by chunk, with their `p_values`.
     """
     arrays = {
         "mixed": {d: np.array([seed[d] for seed in mixer]) for d in domains},
@@ -58,30 +61,35 @@ def mixed_report(
     base = {d: np.array([known["base"][d]]) for d in domains}
     blocks = {}
     for run, by_domain in arrays.items():
-        values = {f"held_out_loss.{d}": v for d, v in by_domain.items()}
+        ways = {d: works.ways(frozenset({d})) for d in domains}
+        values = {f"held_out_loss.{d}": (v, ways[d]) for d, v in by_domain.items()}
         if run == "mixed":
             others = {"base": base, **{k.split("_")[1]: arrays[k] for k in list(arrays)[1:]}}
             values |= {
-                f"held_out_loss.{d}_minus_{name}": by_domain[d] - other[d]
+                f"held_out_loss.{d}_minus_{name}": (by_domain[d] - other[d], ways[d])
                 for name, other in others.items()
                 for d in domains
             }
         rows = [
             row
-            for metric, values_SN in values.items()
-            for row in _rows(metric, values_SN, run, seeds=seeds, resamples=resamples)
+            for metric, (values_SN, shared) in values.items()
+            for row in _rows(metric, values_SN, shared, run, seeds=seeds, resamples=resamples)
         ]
-        blocks[run] = run_block(rows)
+        blocks[run] = run_block(rows, p_values=contrast_p(values))
     return blocks
 
 
 def _rows(
-    metric: str, values_SN: np.ndarray, run: str, *, seeds: Sequence[int], resamples: int
+    metric: str,
+    values_SN: np.ndarray,
+    ways: Ways,
+    run: str,
+    *,
+    seeds: Sequence[int],
+    resamples: int,
 ) -> list[Row]:
     """Return the row over seeds; rows a seed only for what depends on the mixer's seed."""
-    found = crossed_mean(
-        values_SN, resamples=resamples, generator=numpy_generator(0, "bootstrap", metric)
-    )
+    found = shared_mean(metric, values_SN, ways, resamples=resamples)
     control = None if run == "mixed" else "mixed"
     if run == "mixed":
         return found.rows(metric, unit="nats/token", seeds=tuple(seeds), control_of=control)

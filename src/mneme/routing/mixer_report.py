@@ -1,6 +1,7 @@
 """Calibrated mixers -> rows of `results/mixer.json`: accuracy with intervals, curves (no torch).
 
-Test chunks are the same under every seed: seeds are averaged per chunk, chunks resampled.
+Test chunks are the same under every seed: seeds are averaged per chunk, chunks resampled, and the
+intervals know which chunks are of one play or folder of files.
 
 Legend: S seeds, N test chunks.
 """
@@ -15,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mneme.core.headline import run_block
-from mneme.core.seeds import numpy_generator
 from mneme.routing.config import CalibrationConfig, MixerConfig
-from mneme.stats.intervals import crossed_mean, wilson
+from mneme.routing.sharing import EVERY_DOMAIN, Works, shared_mean
+from mneme.stats.clusters import Ways
+from mneme.stats.intervals import wilson
 from mneme.stats.rows import Row, row_of
 
 """The source's figures; its accuracy and loss are on its training data, ours are held out."""
 
 _BY_CONSTRUCTION = "the mixer reads the true labels: right by construction"
-_ALIKE = "every chunk alike: Wilson's interval over chunks"
+_ALIKE = "every chunk alike: Wilson's interval over works"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,12 @@ class MixerReportConfig:
     """Training seeds."""
     resamples: int
     """Bootstrap resamples."""
+    designs: int
+    """Designs of the gate that were compared."""
 
 
 def mixer_report(
-    records: Sequence[Mapping[str, Any]], config: MixerReportConfig
+    records: Sequence[Mapping[str, Any]], config: MixerReportConfig, *, works: Works
 ) -> dict[str, dict[str, Any]]:
     """Report every mixer over its seeds.
 
@@ -53,6 +57,8 @@ def mixer_report(
         Contents of the `mixer.json` files, any order.
     config : MixerReportConfig
         Mixers and seeds, each of which must have exactly one record.
+    works : Works
+        Works of the test chunks (`mneme.routing.sharing.chunk_works`).
 
     Returns
     -------
@@ -69,7 +75,7 @@ def mixer_report(
     for name, mixer in config.mixers.items():
         own = [_record(records, name, seed) for seed in config.seeds]
         blocks[name] = run_block(
-            list(_rows(name, mixer, own, config)),
+            list(_rows(name, mixer, own, config, works)),
             strategy=mixer.strategy,
             labels=mixer.labels,
             seeds=list(config.seeds),
@@ -102,19 +108,28 @@ def _record(records: Sequence[Mapping[str, Any]], name: str, seed: int) -> Mappi
 
 
 def _rows(
-    name: str, mixer: MixerConfig, own: Sequence[Mapping[str, Any]], config: MixerReportConfig
+    name: str,
+    mixer: MixerConfig,
+    own: Sequence[Mapping[str, Any]],
+    config: MixerReportConfig,
+    works: Works,
 ) -> Iterator[Row]:
     control = control_of(name, mixer)
+
+    def accuracy(metric: str, values_SN: NDArray[np.float64], of: str) -> list[Row]:
+        ways = works.ways(frozenset({of}))
+        return _accuracy_rows(metric, values_SN, ways, mixer, control, config)
+
     domain_N = np.array(own[0]["test_chunk_domains"])
     targets = {"": "test", **({"_true_domain": "test_domains"} if mixer.labels != "true" else {})}
     for suffix, part in targets.items():
         tokens_SN = np.array([record[part]["tokens"] for record in own], float)
         chunks_SN = np.array([record[part]["chunks"] for record in own], float)
-        yield from _accuracy_rows(f"token_accuracy{suffix}", tokens_SN, mixer, control, config)
-        yield from _accuracy_rows(f"chunk_accuracy{suffix}", chunks_SN, mixer, control, config)
+        yield from accuracy(f"token_accuracy{suffix}", tokens_SN, EVERY_DOMAIN)
+        yield from accuracy(f"chunk_accuracy{suffix}", chunks_SN, EVERY_DOMAIN)
         for index, domain in enumerate(config.domains):
             metric, here_SN = f"token_accuracy{suffix}@{domain}", tokens_SN[:, domain_N == index]
-            yield from _accuracy_rows(metric, here_SN, mixer, control, config)
+            yield from accuracy(metric, here_SN, domain)
     losses = {
         "validation_nll": [record["validation_nll"] for record in own],
         "router_loss": [_last(record, "loss") for record in own],
@@ -130,23 +145,23 @@ def _rows(
         config.seeds,
         unit="fraction",
     )
-    tried = float(max(len(record["tried"]) for record in own))
+    tried = float(config.designs * max(len(record["tried"]) for record in own))
     yield Row(metric="configurations_tried", value=tried, unit="configurations", control_of=control)
 
 
 def _accuracy_rows(
     metric: str,
     values_SN: NDArray[np.float64],
+    ways: Ways,
     mixer: MixerConfig,
     control: str | None,
     config: MixerReportConfig,
 ) -> list[Row]:
-    """Return the crossed mean and a row a seed; where all chunks agree, Wilson's interval."""
-    crossed = crossed_mean(
-        values_SN,
-        resamples=config.resamples,
-        generator=numpy_generator(0, "bootstrap", metric),
-    )
+    """Return the crossed mean and a row a seed; where all chunks agree, Wilson's interval.
+
+    As many works (chunks, where none is shared) as there are stand for it then.
+    """
+    crossed = shared_mean(metric, values_SN, ways, resamples=config.resamples)
     rows = crossed.rows(metric, unit="fraction", seeds=config.seeds, control_of=control)
     n, value = crossed.n, crossed.interval.value
     if mixer.strategy == "ema_oracle":
@@ -160,7 +175,8 @@ def _accuracy_rows(
         )
     elif crossed.interval.low == crossed.interval.high and value in (0.0, 1.0):
         # A bootstrap of equal values has no width, which would claim certainty from N chunks.
-        interval = wilson(int(n * value), n)
+        units = ways.units or n
+        interval = wilson(int(units * value), units)
         rows[0] = row_of(metric, interval, n=n, unit="fraction", control_of=control, reason=_ALIKE)
     return rows
 

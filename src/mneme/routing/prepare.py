@@ -201,14 +201,25 @@ class Pool:
 def domain_material(
     documents: Sequence[Document], encode: Encode, config: PrepareConfig, *, name: str
 ) -> tuple[dict[str, np.ndarray], Pool]:
-    """Cut one domain's chunks; return them and the pool of what is left of its test texts.
+    """Cut one domain's chunks; parameters, arrays and pool as in `chunks_and_works`."""
+    arrays, _, pool = chunks_and_works(documents, encode, config, name=name)
+    return arrays, pool
+
+
+def chunks_and_works(
+    documents: Sequence[Document], encode: Encode, config: PrepareConfig, *, name: str
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Pool]:
+    """Cut one domain's chunks; return them, their works and what is left of its test texts.
 
     Returns
     -------
-    dict of ndarray, int32
+    arrays : dict of ndarray, int32
         `train` (n, tokens), `calibration`, `validation`, `test` (n, chunk_tokens), `loss`
         (loss_chunks, loss_tokens).
-    Pool
+    works : dict of ndarray, str, (n,)
+        `test` and `loss`, on which numbers are measured: group of each chunk; empty where several
+        were joined.
+    pool : Pool
         Test texts, for `tuple_material`.
     """
     generator = numpy_generator(config.seed, "prepare", name)
@@ -229,9 +240,14 @@ def domain_material(
     both = pools["calibration"].take(length, config.calibration_chunks + held_out)
     arrays["calibration"] = both[: config.calibration_chunks]
     arrays["validation"] = both[config.calibration_chunks :]
-    arrays["test"] = pools["test"].take(length, held_out)
-    arrays["loss"] = pools["test"].take(config.loss_tokens, config.loss_chunks)
-    return arrays, pools["test"]
+    works = {}
+    for part, size, count in (
+        ("test", length, held_out),
+        ("loss", config.loss_tokens, config.loss_chunks),
+    ):
+        arrays[part], groups = pools["test"].take_grouped(size, count)
+        works[part] = np.asarray(groups)
+    return arrays, works, pools["test"]
 
 
 def tuple_material(

@@ -5,7 +5,6 @@ Legend: S training seeds, N texts, T position, K domains.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mneme.core.seeds import numpy_generator
 from mneme.routing.config import ProtocolConfig
 from mneme.routing.measure import return_gap, switch_lag
-from mneme.routing.sharing import Works, pieces_of
+from mneme.routing.sharing import Works, contrast_p, pieces_of, shared_mean
 from mneme.stats.censored import kaplan_meier_median
-from mneme.stats.clusters import clustered_interval, clustered_p
-from mneme.stats.intervals import crossed_mean
 from mneme.stats.rows import Row
 
 Floats = NDArray[np.float64]
@@ -127,27 +123,19 @@ def rows_of(
     """Turn values into rows: mean with its interval over texts and works, then one row a seed."""
     rows: list[Row] = []
     for metric, measured in values.items():
-        crossed = crossed_mean(
+        crossed = shared_mean(
+            metric,
             measured.values_SN,
+            works.ways(measured.pieces),
             resamples=protocol.resamples,
-            generator=numpy_generator(0, "bootstrap", metric),
         )
-        interval = clustered_interval(
-            crossed.interval, measured.values_SN.mean(axis=0), works.ways(measured.pieces)
-        )
-        crossed = dataclasses.replace(crossed, interval=interval)
         rows += crossed.rows(metric, unit=measured.unit, seeds=tuple(seeds), control_of=control_of)
     return rows
 
 
 def p_values(values: Values, works: Works) -> dict[str, float]:
     """Return two-sided p values of every contrast (`*_minus_*`), of texts that share works."""
-    found = {
-        metric: clustered_p(measured.values_SN.mean(axis=0), works.ways(measured.pieces))
-        for metric, measured in values.items()
-        if "_minus_" in metric
-    }
-    return {metric: p for metric, p in found.items() if p is not None}
+    return contrast_p({k: (m.values_SN, works.ways(m.pieces)) for k, m in values.items()})
 
 
 def median_rows(values: Values, control_of: str | None) -> list[Row]:

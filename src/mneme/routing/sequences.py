@@ -24,7 +24,7 @@ class SequenceConfig:
     segment_tokens: int
     """Length of first and last segment, and of every middle of `hysteresis`, tokens."""
     mix_piece_tokens: int
-    """Length of the alternating pieces of a mixed segment, tokens."""
+    """Length of the alternating pieces of a mixed segment, tokens; the last is of B."""
     dwell_tokens: tuple[int, ...]
     """Dwell lengths of `fatigue`, tokens."""
     batch: int
@@ -62,8 +62,9 @@ def hysteresis_families(
 ) -> dict[str, Family]:
     """Return the families of the hysteresis tests, all with middles of one segment's length.
 
-    Besides those of `fatigue_families`: `mixed` (A1, alternating pieces of A and B, A2), `repeated`
-    (A1, B, A1: the source's own return) and its control `repeated_aa` (A1, A', A1).
+    Besides those of `fatigue_families`: `mixed` (A1, alternating pieces of A and B of which the
+    last is of B, A2), `repeated` (A1, B, A1: the source's own return) and its control `repeated_aa`
+    (A1, A', A1).
     """
     size = config.segment_tokens
     families = fatigue_families(tuples, config, domains=domains, seed=seed, lengths=(size,))
@@ -141,5 +142,20 @@ def nested_permutation(ids_NT: np.ndarray, lengths: tuple[int, ...], *, seed: in
 
 
 def mixed_pattern(tokens: int, *, piece: int) -> np.ndarray:
-    """Tell which tokens of a mixed segment are of B: alternating pieces, B first; (T,) bool."""
-    return (np.arange(tokens) // piece) % 2 == 0
+    """Tell which tokens of a mixed segment are of B.
+
+    Pieces are counted from the end and the last is of B, so that the known boundary behind the
+    segment is a switch into A, whatever the lengths; the first piece is the one that may be short.
+
+    Parameters
+    ----------
+    tokens : int
+        Length of the segment, tokens.
+    piece : int
+        Length of a piece, tokens.
+
+    Returns
+    -------
+    ndarray, shape (tokens,), bool
+    """
+    return (np.arange(tokens)[::-1] // piece) % 2 == 0

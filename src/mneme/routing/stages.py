@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mneme.core.backbones import BackboneConfig
-from mneme.routing.config import AdaptersConfig, OriginalConfig, ProtocolConfig, RunConfig
+from mneme.core.config import require
+from mneme.routing.config import (
+    AdapterRunConfig,
+    AdaptersConfig,
+    OriginalConfig,
+    ProtocolConfig,
+    RunConfig,
+)
 from mneme.routing.sequences import SequenceConfig
 
 
@@ -63,6 +70,8 @@ class MeasureStageConfig:
     """Runs."""
     original: OriginalConfig
     """The source's protocol."""
+    tried: dict[str, int]
+    """Run, `original` too -> configurations tried of its mixer."""
 
     def pair_index(self) -> tuple[int, int]:
         """Return the columns of domains A and B."""
@@ -81,6 +90,8 @@ class AdaptersStageConfig:
     """Bootstrap resamples."""
     original: str
     """Run that trains as the source does."""
+    tried: dict[str, int]
+    """Run -> configurations tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +126,41 @@ class MixedStageConfig:
     """Mixer seeds; the adapters are those of the first adapter seed."""
     batch: int
     """Chunks a pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """What all adapter runs share: `AdaptersConfig` without the runs themselves."""
+
+    rank: int
+    """LoRA rank r."""
+    alpha: float
+    """LoRA alpha; the update is scaled by alpha / r."""
+    sleep_weight: float
+    """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
+    sleep_temperature: float
+    """T of Active Sleep, > 0."""
+    seeds: tuple[int, ...]
+    """Training seeds of the adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFitConfig:
+    """Settings of rule `routing_adapter_fit`: one adapter run, all its seeds."""
+
+    backbone: BackboneConfig
+    """The frozen model."""
+    resources: str
+    """Folder of the shared resources."""
+    adapters: LoraSettings
+    """What all adapter runs share."""
+    name: str
+    """Name of the run."""
+    run: AdapterRunConfig
+    """The run."""
+    domains: tuple[str, ...]
+    """Domain names in order of training."""
+
+    def __post_init__(self) -> None:
+        distinct = len(set(self.domains)) == len(self.domains) >= 2
+        require(distinct, "domains", "at least two distinct names", self.domains)
