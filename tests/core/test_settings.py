@@ -145,7 +145,7 @@ MIXER, ADAPTER = (
         (
             "routing.domains",
             [{"name": "_a", "corpus": "python"}, {"name": "b", "corpus": "python"}],
-            "name must be named by a letter, then letters, digits or _, all lower case",
+            "name must be 1..64 letters, digits, - or _, the first a letter or digit, got '_a'",
         ),
         ("routing.protocol.run_tokens", 17, "run_tokens must be 1..16, the shortest of"),
         ("routing.protocol.run_tokens", 0, "run_tokens must be 1..16, the shortest of"),

@@ -11,7 +11,14 @@ import sys
 import pytest
 
 from mneme.core.artefacts import write_json
-from mneme.report.summary import original_table, refuse_stale, summarise, table, validate
+from mneme.report.summary import (
+    HEADLINE_ROWS,
+    original_table,
+    refuse_stale,
+    summarise,
+    table,
+    validate,
+)
 
 
 def row(metric, value, **further):
@@ -247,6 +254,22 @@ def test_the_table_shows_the_headline_rows_first(headlines):
     assert "undefined (one text only)" in every
     assert "  token  " in every
     assert "  token  " not in text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("model b loss@stage-plays", True),
+        ("adapters sleep gain.one_b", True),
+        ("adapters sleep forgetting.2nd_minus_none", True),
+        ("mixer mixed held_out_loss.one_b_minus_known", True),
+        ("mixer mixed held_out_loss.One", True),
+        ("mixer mixed held_out_loss.one_minus_uniform", False),
+        ("adapters none gain.one_minus_none", False),
+    ],
+)
+def test_domains_of_any_name_are_in_the_table(address, shown):
+    assert any(re.fullmatch(rows, address) for rows in HEADLINE_ROWS) is shown
 
 
 def test_run_original_stands_beside_the_published_figures(headlines):

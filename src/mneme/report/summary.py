@@ -19,12 +19,13 @@ Json = Mapping[str, Any]
 Record = Mapping[str, Any]
 """What one step left beside its log (`mneme.core.stage.read_record`)."""
 
+_DOMAIN = r"(?:(?!_minus_)[\w-])+"
 HEADLINE_ROWS = (
-    r"model \S+ loss@[a-z]+",
-    r"adapters (none|sleep|replay|original) (gain|forgetting)\.[a-z]+",
-    r"adapters (sleep|replay) forgetting\.[a-z]+_minus_none",
+    rf"model \S+ loss@{_DOMAIN}",
+    rf"adapters (none|sleep|replay|original) (gain|forgetting)\.{_DOMAIN}",
+    rf"adapters (sleep|replay) forgetting\.{_DOMAIN}_minus_none",
     r"mixer (ours|token|original|probe|shuffled_labels) token_accuracy",
-    r"mixer mixed held_out_loss\.[a-z]+(_minus_(base|known))?",
+    rf"mixer mixed held_out_loss\.{_DOMAIN}(_minus_(base|known))?",
     r"hysteresis ours (switch_lag_(AB|BA|mixA)|return_gap_(cosine|repeated_cosine|mixed_cosine))",
     r"hysteresis ours (switch_lag_BA|return_gap_cosine)_minus_(aa|blocked|reset|shuffled_b)",
     r"hysteresis ours (mix_entropy|mix_balance|switching_asymmetry_signed)",
