@@ -14,7 +14,7 @@ OVERLAY := $(if $(SIZE),--configfile config/$(SIZE).yaml)
 RESULTS := results$(if $(SIZE),/$(SIZE))
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(OVERLAY)
 BENCHMARKS := mixed_forward generate protocol training_step suite zeros zeros_height zeta_training zeta_rollout \
-	ttt_adaptation ttt_cost lattice
+	ttt_adaptation ttt_cost lattice dry_run
 SNAKEFILES := Snakefile $(wildcard rules/*.smk)
 
 .PHONY: install run test check smoke bench report clean

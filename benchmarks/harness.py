@@ -82,17 +82,24 @@ def same(name: str, got: torch.Tensor, expected: torch.Tensor, *, atol: float) -
 
 
 def take_turns(
-    sides: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int
+    sides: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    warmup: int,
+    processor: Callable[[], float] = time.process_time,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Time every side once a round; returns side -> (wall, processor) seconds of each round."""
+    """Time every side once a round; returns side -> (wall, processor) seconds of each round.
+
+    `processor` reads a clock of processor time, s; the default is this process's own.
+    """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     names = list(sides)
     for turn in range(-warmup, rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall, cpu = time.perf_counter(), processor()
             sides[name]()
-            spent = (time.perf_counter() - wall, time.process_time() - cpu)
+            spent = (time.perf_counter() - wall, processor() - cpu)
             if turn >= 0:
                 times[name].append(spent)
     return times

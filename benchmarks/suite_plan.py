@@ -1,7 +1,8 @@
 """What the suite is run on: settings of the room, a backbone with random weights, token material.
 
-The settings are those of `config/config.yaml`; what the comparison with the source fixes (the
-adapter run, tuples, dwell lengths, mixers) is laid over them here.
+The settings are those of `config/config.yaml`, with all its runs of hysteresis and fatigue and
+every mixer that they read; what the comparison with the source fixes (the adapter run, tuples,
+dwell lengths) is laid over them here.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from mneme.core.workflow import merge
 from mneme.nn.backbone import Backbone
 from mneme.nn.tokenizer import byte_tokenizer, encoder
 from mneme.routing.config import RoutingConfig
-from mneme.routing.prepare import domain_material, sizes_of, tuple_material
+from mneme.routing.prepare import domain_material, sizes_of, tuples_and_works
+from mneme.routing.works import PREFIX
 
 ROOT = Path(__file__).parents[1]
 TARGET_TUPLES = 50
 """Text tuples that the promise speaks of."""
-MIXERS = ("ours", "token")
+TEST_WORKS = {"a": 15, "b": 33}
+"""Plays and folders of files in the default's test split; intervals count them."""
 SUITE = {
     "protocol": {"tuples": TARGET_TUPLES, "dwell_tokens": [16, 32, 64, 128, 256, 512, 768, 1024]},
     "prepare": {"train_chunks": 50, "train_tokens": 32},
@@ -46,7 +49,6 @@ QUICK = {
     "seeds": [0, 1],
     "prepare": {"calibration_chunks": 12, "loss_chunks": 4, "loss_tokens": 32},
     "calibration": {"learning_rates": [3.0e-3]},
-    "mixers": {name: {"epochs": 2} for name in MIXERS},
     "protocol": {"tuples": 4, "dwell_tokens": [16, 40, 64], "resamples": 200},
 }
 
@@ -60,7 +62,7 @@ class Plan:
     backbone: BackboneConfig
     """The backbone, always with random weights."""
     routing: RoutingConfig
-    """Settings of the room: the adapter run `original`, and the runs that read `MIXERS`."""
+    """Settings of the room, with the adapter run `original` alone."""
     resources: Path
     """Folder of the shared resources."""
     random_tokens: bool
@@ -72,6 +74,11 @@ class Plan:
     def domains(self) -> tuple[str, ...]:
         """Names of the domains, in order."""
         return tuple(domain.name for domain in self.routing.domains)
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Names of the mixers that a run of hysteresis and fatigue reads."""
+        return tuple(sorted({run.mixer for run in self.routing.runs.values()}))
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -99,7 +106,10 @@ def make_plan(options: argparse.Namespace, settings: Mapping[str, Any], folder: 
     entry |= {"init": "random"} | ({"dtype": options.dtype} if options.dtype else {})
     routing = merge(merge(settings["routing"], SUITE), QUICK if options.quick else {})
     routing["adapters"] = {**routing["adapters"], "runs": RUNS}
-    routing["runs"] = {k: run for k, run in routing["runs"].items() if run["mixer"] in MIXERS}
+    if options.quick:
+        routing["mixers"] = {
+            k: v | {"epochs": min(2, v["epochs"])} for k, v in routing["mixers"].items()
+        }
     protocol = routing["protocol"] = dict(routing["protocol"])
     protocol["tuples"] = options.tuples or protocol["tuples"]
     protocol["batch"] = options.batch or protocol["tuples"]
@@ -152,7 +162,8 @@ def material(plan: Plan, backbone: Backbone) -> dict[str, np.ndarray]:
         vocab = backbone.model.config.vocab_size
         generator = numpy_generator(routing.prepare.seed, "suite", "random tokens")
         shapes = material_shapes(plan)
-        return {k: generator.integers(vocab, size=s, dtype=np.int32) for k, s in shapes.items()}
+        ids = {k: generator.integers(vocab, size=s, dtype=np.int32) for k, s in shapes.items()}
+        return ids | drawn_works(shapes)
     encode = encoder(backbone.tokenizer)
     arrays, pools = {}, {}
     for domain in routing.domains:
@@ -163,9 +174,19 @@ def material(plan: Plan, backbone: Backbone) -> dict[str, np.ndarray]:
             name=domain.name,
         )
         arrays |= {f"{domain.name}.{part}": ids for part, ids in parts.items()}
-    arrays |= tuple_material(pools, routing.pair, sizes, seed=routing.prepare.seed)
+    tuples, works = tuples_and_works(pools, routing.pair, sizes, seed=routing.prepare.seed)
+    arrays |= tuples
     assert {name: ids.shape for name, ids in arrays.items()} == material_shapes(plan)
-    return arrays
+    return arrays | works
+
+
+def drawn_works(shapes: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """Name as many plays and folders for the passages of the tuples as the test split has."""
+    return {
+        f"{PREFIX}{name}": np.array([f"work {i % TEST_WORKS[name[0]]}" for i in range(texts)])
+        for name, (texts, _) in shapes.items()
+        if "." not in name
+    }
 
 
 def material_shapes(plan: Plan) -> dict[str, tuple[int, int]]:
@@ -194,7 +215,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "gate_layer": backbone.gate_layer,
         "tokens": "random ids" if plan.random_tokens else "corpora",
         "adapter_run": plain(config.adapters.runs["original"]),
-        "mixers": {name: plain(config.mixers[name]) for name in MIXERS},
+        "mixers": {name: plain(config.mixers[name]) for name in plan.mixers},
         "mixer_seeds": list(config.seeds),
         "prepare": plain(config.prepare),
         "protocol": plain(config.protocol),

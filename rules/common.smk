@@ -7,7 +7,7 @@ makes   nothing
 from pathlib import Path
 
 from mneme.core.config import fingerprint
-from mneme.core.lineage import lineage_of
+from mneme.core.lineage import lineages
 from mneme.core.workflow import canonical, or_exit, require_writable, stage_params
 from mneme.rooms import needs_of
 from mneme.routing.blocks import rule_blocks
@@ -21,6 +21,7 @@ BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+LINEAGE = lineages(SCRIPTS, needs_of(embedded=EMBEDDED))
 
 
 wildcard_constraints:
@@ -37,7 +38,7 @@ def params_of(name, block, **further):
 
 def lineage(name):
     """Return the hash over the code of a rule and of all rules upstream of it."""
-    return lineage_of(name, SCRIPTS, needs_of(embedded=EMBEDDED))
+    return LINEAGE(name)
 
 
 def lineage_params(name, block):

@@ -58,6 +58,12 @@ def test_the_fast_mode_is_the_sources():
         assert run.learning_rate == 1e-4
 
 
+def test_the_gpu_size_has_five_seeds_everywhere():
+    large = load_settings(config_of("gpu"))
+    seeds = (large.routing.seeds, large.routing.adapters.seeds, large.zeta.seeds)
+    assert [len(s) for s in (*seeds, large.ttt.seeds, large.lattice.seeds)] == [5] * 5
+
+
 def test_the_default_has_what_the_protocol_asks_for():
     routing = load_settings(config_of("default")).routing
     assert routing.protocol.tuples >= 50
@@ -66,7 +72,6 @@ def test_the_default_has_what_the_protocol_asks_for():
     assert routing.protocol.threshold == 0.9
     assert routing.protocol.run_tokens == 3
     assert (routing.adapters.rank, routing.adapters.alpha) == (8, 16.0)
-    assert len(load_settings(config_of("gpu")).routing.seeds) >= 5
     runs = (
         "ours token ema_oracle ema untrained shuffled_labels reset aa bab blocked shuffled_b probe"
     )
@@ -145,7 +150,7 @@ MIXER, ADAPTER = (
         (
             "routing.domains",
             [{"name": "_a", "corpus": "python"}, {"name": "b", "corpus": "python"}],
-            "name must be named by a letter, then letters, digits or _, all lower case",
+            "name must be 1..64 letters, digits, - or _, the first a letter or digit, got '_a'",
         ),
         (
             "routing.domains",

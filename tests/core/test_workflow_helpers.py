@@ -22,6 +22,7 @@ from snakemake.utils import update_config
 from mneme.core.code import code_of, packages_of
 from mneme.core.config import ConfigError, build
 from mneme.core.lineage import lineage_of, upstream
+from mneme.core.lineage import lineages as remembered
 from mneme.core.workflow import canonical, commit_of, merge, or_exit, require_writable, stage_params
 from mneme.report.summary import refuse_stale
 from mneme.rooms import needs_of
@@ -176,6 +177,20 @@ def test_the_lineage_is_the_graph_that_snakemake_builds(copied, backbone, embedd
 def lineages(folder):
     scripts = folder / "workflow" / "scripts"
     return {phase: lineage_of(rule, scripts, NEEDS) for phase, rule in HEADLINES.items()}
+
+
+def test_a_lineage_that_remembers_is_the_lineage_and_hashes_a_script_once(copied, monkeypatch):
+    scripts, hashed = copied / "workflow" / "scripts", []
+    expected = lineages(copied)
+
+    def counted(script):
+        hashed.append(script)
+        return code_of(script)
+
+    monkeypatch.setattr("mneme.core.lineage.code_of", counted)
+    lineage = remembered(scripts, NEEDS)
+    assert {phase: lineage(rule) for phase, rule in HEADLINES.items()} == expected
+    assert len(hashed) == len(set(hashed)) > len(HEADLINES)
 
 
 def test_an_edit_upstream_makes_every_headline_below_it_stale(copied, monkeypatch):

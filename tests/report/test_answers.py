@@ -40,7 +40,7 @@ def test_the_readme_shows_the_snapshot(kept):
 
 def test_the_snapshot_has_the_frame_and_rows_over_all_seeds_only(kept):
     for phase, content in kept.items():
-        validate(content, "headline", name=f"{phase}.json")
+        validate(content, "frame", name=f"{phase}.json")
         assert all(r["seed"] is None for run in content["runs"].values() for r in run["rows"])
 
 

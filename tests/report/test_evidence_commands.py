@@ -58,12 +58,12 @@ def test_a_snapshot_keeps_what_a_claim_rests_on_and_nothing_else(folder, tmp_pat
     write_json(folder / "claims.json", claims)
     one, other = html_results.row(named, 1.5), html_results.row("not_asked_for", 2.0)
     hysteresis["runs"]["ours"]["rows"] = [one, {**one, "seed": 3}, other]
-    hysteresis["runs"]["ours"]["bands"] = list(range(1000))
+    hysteresis["runs"]["ours"] |= {"bands": list(range(1000)), "information": "the past"}
     hysteresis["provenance"]["backbone"] = {"key": "tiny", "name": "tiny-lm", "revision": None}
     write_json(path, hysteresis)
     assert main(["snapshot", str(folder), str(tmp_path / "kept")]) == 0
     kept = read_json(tmp_path / "kept" / "hysteresis.json")
-    assert kept["runs"]["ours"] == {"rows": [one]}
+    assert kept["runs"]["ours"] == {"rows": [one], "information": "the past"}
     assert kept["code"] == hysteresis["code"]
     assert read_json(tmp_path / "kept" / "claims.json") == claims
     assert (tmp_path / "kept" / "hysteresis.svg").read_text() == html_results.SVG

@@ -94,7 +94,7 @@ def parsed(text):
 def test_input_is_what_a_summary_is():
     validate(summary(headlines()), "summary", name="summary.json")
     for phase, file in headlines().items():
-        validate(file, "headline", name=phase)
+        validate(file, "frame", name=phase)
 
 
 def test_the_page_is_well_formed_and_every_link_resolves(parsed):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from headline_files import headline, row, whole
 
 from mneme.core.artefacts import write_json
 from mneme.report.summary import (
@@ -19,32 +20,6 @@ from mneme.report.summary import (
     table,
     validate,
 )
-
-
-def row(metric, value, **further):
-    frame = dict.fromkeys(("low", "high", "n", "seed", "control_of", "reason"))
-    return {"metric": metric, "value": value, "unit": "tokens", **frame, **further}
-
-
-def headline(phase, runs, *, code="a" * 16, device="cpu", seconds=1.5, **provenance):
-    facts = {
-        "device": device,
-        "versions": {"python": "3.11.7", "torch": "2.13.0"},
-        "inputs": {"results/tokens.npz": "d" * 16},
-        "backbone": {"key": "tiny", "name": "a/b", "revision": None},
-    }
-    return {
-        "phase": phase,
-        "code": code,
-        "config": {"x": 1},
-        "provenance": {**facts, "peak_memory_mb": 100.0, **provenance},
-        "seconds": seconds,
-        "runs": runs,
-        "published": {
-            "mistral_7b_fast": {"test_aba.switch_lag_BA": 9, "tail_area_32": [2.846, 5.541]},
-            "gpt2": {"correlations.deep_crystallization": 0.7381},
-        },
-    }
 
 
 def step(name, seconds, memory=100.0, device="cpu", reason=None):
@@ -90,15 +65,13 @@ CONTROL = {"rows": [row("switch_lag_BA", 0.5, control_of="ours")]}
 @pytest.fixture
 def headlines():
     fatigue = {"rows": [], "published_keys": {"timing": {"phase6_fatigue_sec": 4.5}}}
-    return copy.deepcopy(
-        {
-            "env": headline("env", {"env": {"rows": []}}, device=None, peak_memory_mb=250.0),
-            "hysteresis": headline(
-                "hysteresis", {"original": ORIGINAL, "ours": OURS, "token": CONTROL}
-            ),
-            "fatigue": headline("fatigue", {"original": fatigue}, seconds=2.0),
-        }
-    )
+    env = {"rows": [row("checks@pass", 9.0)], "checks": []}
+    runs = copy.deepcopy({"original": ORIGINAL, "ours": OURS, "token": CONTROL})
+    return {
+        "env": headline("env", {"env": env}, device=None, peak_memory_mb=250.0),
+        "hysteresis": headline("hysteresis", whole("hysteresis", runs)),
+        "fatigue": headline("fatigue", whole("fatigue", {"original": fatigue}), seconds=2.0),
+    }
 
 
 BACKBONE = {"source": "hub", "name": "a/b", "revision": None, "init": "random", "dtype": "float32"}
@@ -254,6 +227,22 @@ def test_the_table_shows_the_headline_rows_first(headlines):
     assert "undefined (one text only)" in every
     assert "  token  " in every
     assert "  token  " not in text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("model b loss@stage-plays", True),
+        ("adapters sleep gain.one_b", True),
+        ("adapters sleep forgetting.2nd_minus_none", True),
+        ("mixer mixed held_out_loss.one_b_minus_known", True),
+        ("mixer mixed held_out_loss.One", True),
+        ("mixer mixed held_out_loss.one_minus_uniform", False),
+        ("adapters none gain.one_minus_none", False),
+    ],
+)
+def test_domains_of_any_name_are_in_the_table(address, shown):
+    assert any(re.fullmatch(rows, address) for rows in HEADLINE_ROWS) is shown
 
 
 def test_run_original_stands_beside_the_published_figures(headlines):

@@ -7,7 +7,8 @@ way to it has changed, not only that of the last script. Every room names the ne
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from mneme.core.code import code_of
@@ -61,6 +62,19 @@ def lineage_of(rule: str, scripts: str | Path, needs: Needs) -> str:
     str
         16 hex digits; equal exactly when `code_of` is equal for every one of the scripts.
     """
-    names = upstream(rule, needs)
-    text = "\n".join(f"{name} {code_of(Path(scripts) / f'{name}.py')}" for name in names)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return lineages(scripts, needs)(rule)
+
+
+def lineages(scripts: str | Path, needs: Needs) -> Callable[[str], str]:
+    """Return `lineage_of` as a function of the rule alone that reads every script once.
+
+    For the workflow, whose files do not change while it is parsed: its headline files share most of
+    what is upstream of them.
+    """
+    code = cache(lambda name: code_of(Path(scripts) / f"{name}.py"))
+
+    def lineage(rule: str) -> str:
+        text = "\n".join(f"{name} {code(name)}" for name in upstream(rule, needs))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    return lineage

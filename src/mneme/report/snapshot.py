@@ -9,6 +9,8 @@ from typing import Any
 from mneme.report.summary import HEADLINE_ROWS
 
 Json = Mapping[str, Any]
+_KEPT = ("published_keys", "verdict", "information")
+"""Keys of a run beside its rows; `information` is what its NLL may know."""
 
 
 def snapshot(
@@ -79,7 +81,7 @@ def _cut(headline: Json, named: set[str]) -> dict[str, Any]:
             for row in block["rows"]
             if row["seed"] is None and _shown(f"{phase} {run} {row['metric']}", named)
         ]
-        further = {key: block[key] for key in ("published_keys", "verdict") if key in block}
+        further = {key: block[key] for key in _KEPT if key in block}
         runs[run] = {"rows": rows, **further}
     return {**headline, "runs": runs}
 

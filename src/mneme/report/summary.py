@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
-
-from mneme.core.artefacts import read_json
 from mneme.core.config import fingerprint
+from mneme.report.schema import validate
 
 Json = Mapping[str, Any]
 
 Record = Mapping[str, Any]
 """What one step left beside its log (`mneme.core.stage.read_record`)."""
 
-_DOMAIN = r"[a-z](?:(?!_minus_)[a-z0-9_])*"
-"""A domain's name, as the configuration allows it (`mneme.routing.config`)."""
+_DOMAIN = r"(?:(?!_minus_)[\w-])+"
+"""A domain's name, as the configuration allows it (`mneme.routing.domains`)."""
 HEADLINE_ROWS = (
     rf"model \S+ loss@{_DOMAIN}",
     rf"adapters (none|sleep|replay|original) (gain|forgetting)\.{_DOMAIN}",
@@ -122,13 +117,6 @@ def summarise(
     return summary
 
 
-def validate(content: Any, schema: Literal["headline", "summary"], *, name: str) -> None:
-    """Check `content` against one of the JSON schemas; raises ValueError naming file and key."""
-    error = best_match(_validator(schema).iter_errors(content))
-    if error is not None:
-        raise ValueError(f"{name} breaks the {schema} schema at {error.json_path}: {error.message}")
-
-
 def refuse_stale(headlines: Mapping[str, Json], expected: Mapping[str, str]) -> None:
     """Raise ValueError naming every headline file that other code than the present one made."""
     stale = [
@@ -205,12 +193,6 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ((cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
     return ["  ".join(cells).rstrip() for cells in padded]
-
-
-@functools.cache
-def _validator(schema: str) -> Draft202012Validator:
-    path = Path(__file__).parent / "schemas" / f"{schema}.schema.json"
-    return Draft202012Validator(read_json(path))
 
 
 def _versions(headlines: Mapping[str, Json]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mneme.core.config import require
+from mneme.routing.domains import DomainConfig, require_domains
 
 Strategy = Literal["gating", "attention", "ema", "ema_oracle", "token", "probe"]
 Context = Literal["real", "reset", "same_domain", "swapped", "blocked", "shuffled"]
@@ -21,19 +22,6 @@ def _require_names(names: Iterable[str], key: str) -> None:
         fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
         require(fits, key, "named by a letter, then letters, digits or _, all lower case", name)
         require("_minus_" not in name, key, "named without _minus_, which names contrasts", name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DomainConfig:
-    """One domain ("epoch") and the corpus it is read from."""
-
-    name: str
-    """Adapter name: a letter, then letters, digits or _, all lower case; unique."""
-    corpus: Literal["shakespeare", "python", "chitchat"]
-    """Prepared corpus; each is split by play, file or conversation."""
-
-    def __post_init__(self) -> None:
-        _require_names([self.name], "name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,8 +330,7 @@ class RoutingConfig:
 
     def __post_init__(self) -> None:
         names = [domain.name for domain in self.domains]
-        require(len(names) >= 2, "domains", "a list of at least two domains", names)
-        require(len(set(names)) == len(names), "domains", "distinct names", names)
+        require_domains(names, "domains")
         ok = self.pair[0] != self.pair[1] and set(self.pair) <= set(names)
         require(ok, "pair", f"two different names out of {names}", self.pair)
         require("ours" in self.mixers, "mixers", "holding 'ours'", sorted(self.mixers))

@@ -27,7 +27,8 @@ from mneme.nn.backbone import require_context
 from mneme.nn.head import head_nll, head_weight
 from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.split import UpperHalf, lower, upper
-from mneme.routing.lora import adapter_parameters, attached
+from mneme.routing.domains import BASE
+from mneme.routing.lora import activate, adapter_parameters, attached
 from mneme.routing.sleep import Rehearsal, join, rehearsal_loss
 from mneme.routing.stages import AdapterFitConfig
 
@@ -40,7 +41,7 @@ class FittedAdapters:
     """The backbone with all trained adapters, and what was measured."""
 
     model: Any
-    """PeftModel; valid inside the context that made it."""
+    """PeftModel; valid inside the context that made it; `lora.activate` chooses the adapter."""
     losses: dict[str, dict[str, list[float]]]
     """Adapter name or `base` -> domain -> held-out loss of each chunk, nats/token."""
     history: dict[str, Any]
@@ -235,13 +236,13 @@ class Course:
         self.rehearsal = None
         if earlier and protect != "none":
             self.rehearsal = join([self._remember(d, protect == "sleep") for d in earlier])
-        self.parts.model.set_adapter(domain)
+        activate(self.parts.model, domain)
         self._domain = domain
 
     def _remember(self, domain: str, with_snapshot: bool) -> Rehearsal:
         snapshot = None
         if with_snapshot:
-            self.parts.model.set_adapter(domain)
+            activate(self.parts.model, domain)
             with torch.no_grad():
                 snapshot = self.parts.high(self.h[domain])
         return Rehearsal(states=self.h[domain], ids=self.ids[domain], snapshot=snapshot)
@@ -292,7 +293,7 @@ def held_out_losses(
     dict
         `base` or adapter -> domain -> mean next-token loss of each chunk, nats/token.
     """
-    losses: dict[str, dict[str, list[float]]] = {name: {} for name in ("base", *held_out)}
+    losses: dict[str, dict[str, list[float]]] = {name: {} for name in (BASE, *held_out)}
     for domain, ids_NT in held_out.items():
         ids_NT = ids_NT.to(parts.device)
         h_NTD = parts.low(ids_NT)
@@ -307,9 +308,9 @@ def held_out_losses(
 @contextmanager
 def _using(model: Any, name: str) -> Iterator[None]:
     """Activate one adapter, or none for `base`."""
-    with model.disable_adapter() if name == "base" else nullcontext():
-        if name != "base":
-            model.set_adapter(name)
+    with model.disable_adapter() if name == BASE else nullcontext():
+        if name != BASE:
+            activate(model, name)
         yield
 
 

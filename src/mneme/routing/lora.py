@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mneme.core.config import require
 from mneme.core.seeds import torch_generator
 from mneme.nn.split import layer_count
+from mneme.routing.domains import domain_of, peft_name
 from mneme.routing.stages import LoraSettings
 
 
@@ -38,7 +39,7 @@ def attached(
     settings : LoraSettings
         Rank and alpha.
     domains : sequence of str
-        Adapter names.
+        Adapter names; PEFT knows them as `peft_name`, so activate them with `activate`.
     targets : sequence of str
         Names of the linear layers that carry an adapter (`BackboneConfig.target_modules`).
     first_layer : int
@@ -60,10 +61,10 @@ def attached(
     # PEFT 0.21 reads an attribute that transformers 5.23 deprecates.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        model: Any = get_peft_model(base, config, adapter_name=domains[0])
+        model: Any = get_peft_model(base, config, adapter_name=peft_name(domains[0]))
     try:
         for name in domains[1:]:
-            model.add_adapter(name, config)
+            model.add_adapter(peft_name(name), config)
         for name in domains:
             _draw(adapter_parameters(model, name), torch_generator(seed, "lora", name))
         yield model
@@ -74,16 +75,22 @@ def attached(
 
 def adapter_parameters(model: nn.Module, name: str) -> dict[str, Tensor]:
     """Return the parameters of one adapter by their name in the model."""
-    return {key: p for key, p in model.named_parameters() if f".{name}." in key and ".lora_" in key}
+    inside = f".{peft_name(name)}."
+    return {key: p for key, p in model.named_parameters() if inside in key}
+
+
+def activate(model: Any, name: str) -> None:
+    """Make one adapter the active one of a `PeftModel`."""
+    model.set_adapter(peft_name(name))
 
 
 def save_adapters(model: PeftModel, directory: str | Path, *, base_name: str) -> None:
-    """Save every adapter as an ordinary PEFT directory `<directory>/<name>/`.
+    """Save every adapter as an ordinary PEFT directory `<directory>/<domain>/`.
 
     Parameters
     ----------
     model : PeftModel
-        The backbone with its adapters.
+        The backbone with the adapters that `attached` gave it.
     directory : path
         Parent folder.
     base_name : str
@@ -93,6 +100,12 @@ def save_adapters(model: PeftModel, directory: str | Path, *, base_name: str) ->
         config.base_model_name_or_path = base_name
     # Without False PEFT would ask the hub whether the vocabulary was changed.
     model.save_pretrained(str(directory), save_embedding_layers=False)
+    for name in model.peft_config:
+        made, folder = Path(directory) / name, Path(directory) / domain_of(name)
+        folder.mkdir(exist_ok=True)
+        for file in made.iterdir():
+            file.replace(folder / file.name)
+        made.rmdir()
 
 
 def _peft_config(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mneme.core.backbones import BackboneConfig
-from mneme.core.config import require
 from mneme.routing.config import (
     AdapterRunConfig,
     AdaptersConfig,
@@ -13,6 +12,7 @@ from mneme.routing.config import (
     ProtocolConfig,
     RunConfig,
 )
+from mneme.routing.domains import require_domains
 from mneme.routing.sequences import SequenceConfig
 
 
@@ -162,5 +162,4 @@ class AdapterFitConfig:
     """Domain names in order of training."""
 
     def __post_init__(self) -> None:
-        distinct = len(set(self.domains)) == len(self.domains) >= 2
-        require(distinct, "domains", "at least two distinct names", self.domains)
+        require_domains(self.domains, "domains")
