@@ -33,7 +33,7 @@ from mneme.nn.tokenizer import load_tokenizer
 from mneme.nn.trust import open_shape
 
 POOLING = "masked mean"
-"""How `pooled` makes one vector of a text's states; part of the name that vectors are kept under."""
+"""How `pooled` makes one vector of the states; part of the name that vectors are kept under."""
 
 
 @dataclass(frozen=True)
