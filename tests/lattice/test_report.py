@@ -35,6 +35,8 @@ ARMS = {
     "mlp": arm(core="mlp", control_of="on"),
     "steps_0": arm(core="lattice", lattice_steps=0, control_of="on"),
     "few": arm(pairs=10),
+    "longer": arm(steps=9),
+    "positives": arm(steps=9, loss="original", control_of="longer"),
     "permuted": arm(answers="permuted", control_of="off"),
 }
 
@@ -142,7 +144,8 @@ def test_differences_are_those_of_the_means(headline, measured):
 
 def test_what_is_compared_differs_in_one_thing():
     references = ["raw", "standardised", "pca", "pca_whitened", "projection"]
-    assert compared_with("on", ARMS) == [*references, "off", "mlp", "steps_0"]
+    assert compared_with("on", ARMS) == [*references, "off", "mlp", "steps_0", "longer"]
+    assert compared_with("longer", ARMS) == [*references, "positives"]
     assert compared_with("off", ARMS) == [*references, "permuted"]
     assert compared_with("few", ARMS) == references
     assert compared_with("raw", ARMS) == compared_with("standardised", ARMS) == []

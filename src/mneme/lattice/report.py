@@ -126,7 +126,8 @@ def compared_with(name: str, arms: Mapping[str, ArmConfig]) -> list[str]:
     """Return what an arm is compared with: baselines, its controls, and other cores than its own.
 
     An arm with a lattice is compared with the arms that differ from it in what stands in the
-    lattice's place, or in its number of steps, and in nothing else. A codec is compared with the
+    lattice's place, in its number of steps or in how long they train, and in nothing else: what
+    more training gives as well takes no lattice. A codec is compared with the
     vectors that it squeezes: that is what the squeeze alone costs, without any training. Other
     baselines are compared with nothing: differences stand with the arms.
     """
@@ -141,7 +142,7 @@ def compared_with(name: str, arms: Mapping[str, ArmConfig]) -> list[str]:
 
 
 def _without_core(arm: ArmConfig) -> ArmConfig:
-    return replace(arm, core="off", lattice_steps=None, control_of=None)
+    return replace(arm, core="off", lattice_steps=None, steps=None, control_of=None)
 
 
 def _rows(
