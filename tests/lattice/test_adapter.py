@@ -82,6 +82,24 @@ def test_there_and_back(strategy):
     assert torch.isfinite(made.decode(surface)).all()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_sources_width_there_and_back(strategy):
+    """4,096 numbers with real weights, not counted on paper: an 8-billion teacher's vectors."""
+    made = adapter(strategy, width=4096, surface=225).eval()
+    assert parameter_count(made) == counted(strategy, 4096)
+    sizes = torch.logspace(-1, 1, 4096)  # features of unlike size around a mean, as teachers' are
+    x = 2 + sizes * torch.randn(3, 4096, generator=torch_generator(0))
+    with torch.inference_mode():
+        surface = made.encode(x)
+        back = made.decode(surface)
+        alone = made.decode(made.encode(x[1:2]))
+    assert (surface.shape, back.shape) == ((3, 225), (3, 4096))
+    assert torch.isfinite(surface).all()
+    assert torch.isfinite(back).all()
+    assert torch.pdist(surface).min() > 1e-3, "three vectors, three surfaces"
+    torch.testing.assert_close(alone[0], back[1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("strategy", ALL)
 def test_a_vector_never_sees_its_batch(strategy):
     made = adapter(strategy).double().eval()

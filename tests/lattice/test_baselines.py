@@ -2,7 +2,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from mneme.core.corpora import read_documents
 from mneme.lattice.baselines import (
     bm25_scores,
     fit_pca,
@@ -12,7 +14,9 @@ from mneme.lattice.baselines import (
     truncation,
     words,
 )
-from mneme.lattice.retrieval import VectorError, reconstruction
+from mneme.lattice.retrieval import VectorError, reconstruction, spread
+from mneme.lattice.teacher_config import TeacherConfig
+from mneme.lattice.teachers import embed, load_teacher
 
 
 def normal(*shape, seed=0):
@@ -147,3 +151,35 @@ def test_scaled_pca_is_pca_of_standardised_features_and_whitening_makes_componen
     np.testing.assert_allclose(both[0], both[1], atol=1e-8)
     whole = fit_scaled_pca(train, 8, whitening=0.5)
     np.testing.assert_allclose(whole.decode(whole.encode(train)), train, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [-1, 15])
+def test_the_gate_flags_no_real_vector_and_no_codec_of_them(corpora_dir, embedded_model_dir, layer):
+    """SmolLM2's lie in a narrow cone: of all that is measured they come nearest to the gate."""
+    documents = read_documents(corpora_dir / "chitchat.jsonl")
+    turns = [turn for document in documents[:200] for turn in document.text.split("\n")]
+    texts = [turn for turn in dict.fromkeys(turns) if len(turn.split()) > 3][:660]
+    config = TeacherConfig(
+        source="embedded",
+        synthetic=None,
+        name="smollm2-135m",
+        revision=None,
+        dtype="float32",
+        layers=(layer,),
+        max_tokens=24,
+        normalise=False,
+        license_url="",
+    )
+    resources = embedded_model_dir.parents[1]
+    teacher = load_teacher(config, device=torch.device("cpu"), resources=resources)
+    vectors = embed(teacher, texts, batch=64).astype(float)
+    train, one, other = vectors[:460], vectors[460:560], vectors[560:]
+    raw = spread(one, other)
+    assert not raw.collapsed
+    assert raw.negative_cosine > 0.7, "a cone, or this test says little"
+    codecs = [fit_pca(train, 225), fit_scaled_pca(train, 225, whitening=0.0)]
+    for seed in range(20):
+        codecs.append(random_projection(576, 225, generator=np.random.default_rng(seed)))
+    for codec in codecs:
+        assert not spread(codec.encode(one), codec.encode(other)).collapsed

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from mneme.core.config import plain
 from mneme.core.seeds import torch_generator
@@ -104,6 +105,26 @@ def test_a_second_time_nothing_is_embedded(model, tmp_path, monkeypatch):
     more = {**COLUMNS, "more": ["text"]}
     with pytest.raises(AssertionError, match="embedded again"):
         embed_columns({"pairs": more}, config(model, tmp_path), device=CPU)
+
+
+@pytest.mark.parametrize("changed", ["torch", "transformers", "pooling", "tokens", "weights"])
+def test_vectors_of_other_libraries_or_files_are_not_taken(model, tmp_path, monkeypatch, changed):
+    def made():
+        told = embed_columns({"pairs": COLUMNS}, config(model, tmp_path), device=CPU)[1]
+        return told["sets"]["pairs"]
+
+    first, again = made(), made()
+    assert (first["key"], again["kept"]) == (again["key"], True)
+    if changed == "pooling":
+        monkeypatch.setattr(teachers, "POOLING", "last token")
+    elif changed in ("tokens", "weights"):
+        monkeypatch.setattr(teachers, f"{changed}_hash", lambda *given: "0" * 64)
+    else:
+        library = {"torch": torch, "transformers": transformers}[changed]
+        monkeypatch.setattr(library, "__version__", "9.9.9")
+    other = made()
+    assert other["key"] != first["key"]
+    assert not other["kept"]
 
 
 def test_damaged_kept_vectors_are_never_used(model, tmp_path):

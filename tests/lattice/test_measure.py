@@ -37,9 +37,20 @@ def rows(readings, seeds=SEEDS):
 
 
 def differences(first, second):
-    generator = np.random.default_rng(0)
-    made = difference_rows(first, second, against="off", resamples=400, generator=generator)
-    return {row.metric: row for row in made}
+    return {metric: row for (metric, seed), row in by_seed(first, second).items() if seed is None}
+
+
+def by_seed(first, second, seeds=None):
+    made = difference_rows(
+        first,
+        second,
+        against="off",
+        seeds=seeds or SEEDS,
+        control_of="on",
+        resamples=400,
+        generator=np.random.default_rng(0),
+    )
+    return {(row.metric, row.seed): row for row in made}
 
 
 def test_rows_hold_what_was_measured():
@@ -141,6 +152,23 @@ def test_a_codec_stands_against_every_seed():
     many, one = [reading(0.5, seed=s) for s in (1, 2)], reading(2.0)
     expected = np.mean([r.scores["mrr"].mean() for r in many]) - one.scores["mrr"].mean()
     assert differences(many, [one])["mrr_minus_off"].value == pytest.approx(expected)
+
+
+def test_a_difference_has_a_row_for_every_seed():
+    many, one = [reading(0.5, seed=s) for s in (1, 2)], reading(2.0)
+    for others in ([one], [reading(2.0, seed=s) for s in (4, 5)]):
+        made = by_seed(many, others)
+        names = {difference_name(metric, "off") for metric in METRICS}
+        assert set(made) == {(name, seed) for name in names for seed in (None, *SEEDS)}
+        each = [made["mrr_minus_off", seed] for seed in SEEDS]
+        for place, row in enumerate(each):
+            other = others[min(place, len(others) - 1)]
+            gap = many[place].scores["mrr"].mean() - other.scores["mrr"].mean()
+            assert row.value == pytest.approx(gap)
+            assert (row.low, row.high, row.n, row.control_of) == (None, None, 60, "on")
+        assert made["mrr_minus_off", None].value == pytest.approx(np.mean([r.value for r in each]))
+    codecs = by_seed([reading(0.5)], [one], seeds=(None,))
+    assert {seed for _, seed in codecs} == {None}
 
 
 def test_one_sentence_for_what_cannot_be_paired():

@@ -49,7 +49,11 @@ FULL = dataclasses.replace(
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_gate_over_twenty_seeds(seed):
-    """Untrained and positive-only networks are flagged always, vectors and codecs never."""
+    """The source's network is flagged always, vectors and codecs never.
+
+    Its lattice has made one vector of everything before any training, so that what training on
+    positives alone does cannot be seen here: `test_fit` shows it without a lattice.
+    """
     made = run_original(TINY, 0.27, seed=seed, device=CPU)
     assert not made["raw"]["collapsed"]
     assert made["before"]["collapsed"]

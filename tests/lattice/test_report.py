@@ -9,6 +9,7 @@ import pytest
 
 from mneme.core.headline import value_of
 from mneme.lattice import published
+from mneme.lattice.baseline_runs import BASELINES
 from mneme.lattice.config import ArmConfig
 from mneme.lattice.gather import Measured, by_teacher, packed, run_name, unpacked
 from mneme.lattice.measure import EIGHT_METRICS, read_vectors
@@ -34,6 +35,8 @@ ARMS = {
     "mlp": arm(core="mlp", control_of="on"),
     "steps_0": arm(core="lattice", lattice_steps=0, control_of="on"),
     "few": arm(pairs=10),
+    "longer": arm(steps=9),
+    "positives": arm(steps=9, loss="original", control_of="longer"),
     "permuted": arm(answers="permuted", control_of="off"),
 }
 
@@ -151,10 +154,39 @@ def test_differences_are_those_of_the_means(headline, measured):
 
 def test_what_is_compared_differs_in_one_thing():
     references = ["raw", "standardised", "pca", "pca_whitened", "projection"]
-    assert compared_with("on", ARMS) == [*references, "off", "mlp", "steps_0"]
+    assert compared_with("on", ARMS) == [*references, "off", "mlp", "steps_0", "longer"]
+    assert compared_with("longer", ARMS) == [*references, "positives"]
     assert compared_with("off", ARMS) == [*references, "permuted"]
     assert compared_with("few", ARMS) == references
-    assert compared_with("pca", ARMS) == []
+    assert compared_with("raw", ARMS) == compared_with("standardised", ARMS) == []
+    assert compared_with("tfidf", ARMS) == []
+
+
+def test_a_codec_is_compared_with_what_it_squeezes(headline, measured):
+    assert compared_with("pca_standardised", ARMS) == ["raw", "standardised"]
+    assert compared_with("pca", ARMS) == compared_with("projection", ARMS) == ["raw"]
+    codecs = [name for name in BASELINES if name not in ("raw", "standardised", "tfidf", "bm25")]
+    assert all("raw" in compared_with(name, ARMS) for name in codecs)
+    for name in ("pca", "projection"):
+        scores = [r.scores["recall@1"].mean() for r in measured[name].readings]
+        lost = np.mean(scores) - measured["raw"].readings[0].scores["recall@1"].mean()
+        shown = row(headline, f"mini_lm_{name}", "recall_minus_raw@1")
+        assert shown["value"] == pytest.approx(lost)
+        assert shown["low"] < shown["value"] < shown["high"]
+        assert headline["runs"][f"mini_lm_{name}"]["compared_with"] == ["mini_lm_raw"]
+
+
+def test_differences_tell_their_spread_over_seeds(headline, measured):
+    """Claims show it: without rows by seed a difference would seem to have none."""
+    for name, other in (("on", "off"), ("on", "pca"), ("projection", "raw")):
+        rows = headline["runs"][f"mini_lm_{name}"]["rows"]
+        metric = f"mrr_minus_{other}"
+        each = {r["seed"]: r["value"] for r in rows if r["metric"] == metric}
+        assert set(each) == {None, *SEEDS}
+        assert np.mean([each[seed] for seed in SEEDS]) == pytest.approx(each[None])
+        assert each[SEEDS[0]] != each[SEEDS[1]]
+    shifted = [r for r in headline["runs"]["mini_lm_on"]["rows"] if "not_worse" in r["metric"]]
+    assert [r["seed"] for r in shifted] == [None]
 
 
 def test_not_worse_is_the_difference_with_the_margin(headline):

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,12 +10,23 @@ from torch.nn import functional as F
 from mneme.core.config import ConfigError
 from mneme.lattice.retrieval import VectorError
 from mneme.lattice.teacher_config import SyntheticConfig, TeacherConfig, cache_key
-from mneme.lattice.teachers import embed, load_teacher, overlong, pooled, weights_hash
+from mneme.lattice.teachers import (
+    POOLING,
+    embed,
+    load_teacher,
+    overlong,
+    pooled,
+    tokens_hash,
+    weights_hash,
+)
 from mneme.nn.hub import BackboneError
 from mneme.nn.tokenizer import byte_tokenizer
 
 CPU = torch.device("cpu")
-MADE_BY = {"code": "c", "device": "cpu", "threads": 1, "batch": 4}
+MADE_BY = {
+    **{"code": "c", "torch": "2.0", "transformers": "4.0"},
+    **{"device": "cpu", "threads": 1, "batch": 4},
+}
 TEXTS = ["one", "a much longer text than that", "two words", "zz"]
 
 
@@ -110,11 +123,17 @@ def test_half_precision_comes_back_in_float32(folders):
 
 
 def test_the_cache_key_changes_with_everything(folders):
-    base, weights = config("model"), weights_hash(teacher(folders["bert"]).model)
-    keys = [cache_key(TEXTS, base, weights=weights, made_by=MADE_BY)]
-    assert cache_key(list(TEXTS), config("model"), weights=weights, made_by=MADE_BY) == keys[0]
+    base, loaded = config("model"), teacher(folders["bert"])
+    weights, tokens = weights_hash(loaded.model), tokens_hash(loaded, TEXTS)
+
+    def key(texts=TEXTS, teacher=base, **changes):
+        told = {"weights": weights, "tokens": tokens, "pooling": POOLING, "made_by": MADE_BY}
+        return cache_key(texts, teacher, **(told | changes))
+
+    keys = [key()]
+    assert key(list(TEXTS), config("model")) == keys[0]
     for texts in (TEXTS[::-1], [*TEXTS[:3], "z"], TEXTS[:3], ["onea much", *TEXTS[2:]]):
-        keys.append(cache_key(texts, base, weights=weights, made_by=MADE_BY))
+        keys.append(key(texts))
     changes = (
         {"name": "other"},
         {"layers": (-2,)},
@@ -126,15 +145,31 @@ def test_the_cache_key_changes_with_everything(folders):
         {"source": "hub", "revision": "a" * 40},
     )
     for change in changes:
-        other = dataclasses.replace(base, **change)
-        keys.append(cache_key(TEXTS, other, weights=weights, made_by=MADE_BY))
-    for change in ({"code": "d"}, {"device": "cuda"}, {"threads": 2}, {"batch": 8}):
-        keys.append(cache_key(TEXTS, base, weights=weights, made_by={**MADE_BY, **change}))
-    keys.append(cache_key(TEXTS, base, weights=weights[::-1], made_by=MADE_BY))
-    keys.append(cache_key(["a", "b"], base, weights=weights, made_by=MADE_BY))
-    keys.append(cache_key(["a b"], base, weights=weights, made_by=MADE_BY))
+        keys.append(key(teacher=dataclasses.replace(base, **change)))
+    for name, value in MADE_BY.items():
+        keys.append(key(made_by={**MADE_BY, name: value * 2}))
+    keys += [key(weights=weights[::-1]), key(tokens=tokens[::-1]), key(pooling="last token")]
+    keys += [key(["a", "b"]), key(["a b"])]
     assert len(set(keys)) == len(keys)
     assert all(len(key) == 64 for key in keys)
+
+
+def test_the_hash_of_tokens_stands_for_the_tokenizer(folders, tmp_path):
+    made = teacher(folders["bert"])
+    before = tokens_hash(made, TEXTS)
+    assert before == tokens_hash(teacher(folders["bert"]), list(TEXTS))
+    assert before != tokens_hash(made, TEXTS[::-1])
+    assert before != tokens_hash(teacher(folders["bert"], max_tokens=4), TEXTS)
+    shutil.copytree(folders["bert"], tmp_path / "lower")
+    path = tmp_path / "lower" / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["normalizer"] is None
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "z"}, "content": "y"}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    other = teacher(tmp_path / "lower")
+    assert weights_hash(other.model) == weights_hash(made.model)
+    assert tokens_hash(other, TEXTS) != before, "the same weights behind another tokenizer"
+    assert tokens_hash(other, TEXTS[:3]) == tokens_hash(made, TEXTS[:3]), "no z in these"
 
 
 def test_texts_that_are_cut_are_counted(folders):

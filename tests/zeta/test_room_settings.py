@@ -209,9 +209,13 @@ def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
     runs = {"far": {**PLAIN, "arm": "none", "system": "gue"}, **runs_of("near", arm="none")}
     runs |= {**runs_of("slots"), **runs_of("prime", arm="primes")}
     runs |= {"drifts": {**PLAIN, "arm": "none", "drift_weight": 0.1}}
-    assert paths_of(load(edited({"runs": runs, "uncut": [], "transfer.runs": []}))).lacking_runs == ["near"]
+    assert paths_of(
+        load(edited({"runs": runs, "uncut": [], "transfer.runs": []}))
+    ).lacking_runs == ["near"]
     slots = {**PLAIN, "arm": "prefix", "slot_id": True, "drift_weight": 0.1}
-    found = paths_of(load(edited({"runs": {**runs, "slots": slots}, "uncut": [], "transfer.runs": []}))).lacking_runs
+    found = paths_of(
+        load(edited({"runs": {**runs, "slots": slots}, "uncut": [], "transfer.runs": []}))
+    ).lacking_runs
     assert found == ["drifts"]
 
 

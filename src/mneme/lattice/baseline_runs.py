@@ -78,7 +78,7 @@ def baseline_runs(
     VectorError
         Vectors that cannot be measured, too few or too narrow for a codec.
     """
-    train_MD = np.concatenate([vectors["train_questions"], vectors["train_answers"]]).astype(float)
+    train_MD = _train(vectors)
     sides = _sides(vectors)
     mean_D, scale_D = train_MD.mean(0), feature_scale(train_MD)
     scaled = [(side - mean_D) / scale_D for side in sides]
@@ -87,12 +87,7 @@ def baseline_runs(
         random_projection(width, surface, generator=numpy_generator(seed, "lattice", "projection"))
         for seed in seeds
     ]
-    fitted = {
-        "pca": fit_pca(train_MD, surface),
-        "pca_standardised": fit_scaled_pca(train_MD, surface, whitening=0.0),
-        "pca_whitened": _whitened(train_MD, vectors, surface),
-        "truncation": truncation(width, surface),
-    }
+    fitted = fitted_codecs(vectors, surface=surface)
     measured = {
         "raw": _plain(sides),
         "standardised": _plain(scaled),
@@ -101,6 +96,35 @@ def baseline_runs(
         **({} if texts is None else _words(texts, read)),
     }
     return {name: measured[name] for name in BASELINES if name in measured}
+
+
+def fitted_codecs(vectors: Mapping[str, NDArray], *, surface: int) -> dict[str, LinearCodec]:
+    """Fit every codec without looking at the test pairs: training vectors, and val to choose one.
+
+    Parameters
+    ----------
+    vectors : mapping
+        `train_questions`, `train_answers`, `val_questions`, `val_answers` (N, D).
+    surface : int
+        Numbers that codecs keep.
+
+    Raises
+    ------
+    VectorError
+        Too few vectors, or too narrow ones.
+    """
+    train_MD = _train(vectors)
+    return {
+        "pca": fit_pca(train_MD, surface),
+        "pca_standardised": fit_scaled_pca(train_MD, surface, whitening=0.0),
+        "pca_whitened": _whitened(train_MD, vectors, surface),
+        "truncation": truncation(train_MD.shape[1], surface),
+    }
+
+
+def _train(vectors: Mapping[str, NDArray]) -> Floats:
+    """Return questions, then answers of the training pairs."""
+    return np.concatenate([vectors["train_questions"], vectors["train_answers"]]).astype(float)
 
 
 def _sides(vectors: Mapping[str, NDArray]) -> list[Floats]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from mneme.core.code import code_of
@@ -104,17 +105,21 @@ def _kept(
     """Return the vectors of texts, read where they were made before, and the facts of them."""
     made_by = {
         "code": code_of(teachers.__file__),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
         "device": teacher.model.device.type,
         "threads": torch.get_num_threads(),
         "batch": config.batch,
     }
-    key = cache_key(texts, config.teacher, weights=weights, made_by=made_by)
+    tokens = teachers.tokens_hash(teacher, texts)
+    decided = {"weights": weights, "tokens": tokens, "pooling": teachers.POOLING}
+    key = cache_key(texts, config.teacher, **decided, made_by=made_by)
     folder = Path(config.resources) / FOLDER
     vectors_ND = read_cached(folder, key)
     kept = vectors_ND is not None
     if vectors_ND is None:
         vectors_ND = teachers.embed(teacher, texts, batch=config.batch)
-        about = {"teacher": plain(config.teacher), "weights": weights, "made_by": made_by}
+        about = {"teacher": plain(config.teacher), **decided, "made_by": made_by}
         write_cached(folder, key, vectors_ND, facts={"name": config.name, **about})
     cut = teachers.overlong(teacher, texts)
     facts = {"key": key, "reason": None, "weights": weights, "texts": len(texts), "cut": cut}

@@ -219,6 +219,8 @@ def difference_rows(
     others: Sequence[Reading],
     *,
     against: str,
+    seeds: tuple[int | None, ...],
+    control_of: str | None,
     resamples: int,
     generator: np.random.Generator,
 ) -> list[Row]:
@@ -232,32 +234,39 @@ def difference_rows(
     against : str
         Name of the other run; metrics are `<metric>_minus_<against>`, the setting last:
         `recall_minus_pca@1`.
+    seeds : tuple
+        Seeds of the side that has several; (None,) where neither has.
+    control_of, resamples, generator
+        As for `reading_rows`.
+
+    Returns
+    -------
+    list of Row
+        The difference with its interval over questions and, where there are several seeds, one row
+        a seed: the interval says nothing of another training, their spread does.
 
     Raises
     ------
     VectorError
         The two were measured on different numbers of questions or seeds.
     """
-    count = _same_questions([*readings, *others])
+    _same_questions([*readings, *others])
     if 1 not in (len(readings), len(others)) and len(readings) != len(others):
         raise VectorError(
             f"{len(readings)} seeds cannot be paired with {len(others)} of {against}: measure both "
             "runs with the same seeds"
         )
-    rows = []
+    rows: list[Row] = []
     for metric in METRICS:
         one, other = (np.stack([r.scores[metric] for r in side]) for side in (readings, others))
-        interval = crossed_mean(one - other, resamples=resamples, generator=generator).interval
-        rows.append(
-            Row(
-                metric=difference_name(metric, against),
-                value=interval.value,
-                low=interval.low,
-                high=interval.high,
-                n=count,
-                unit="fraction",
-                reason=interval.reason,
-            )
+        rows += _crossed(
+            difference_name(metric, against),
+            list(one - other),
+            unit="fraction",
+            seeds=seeds,
+            control_of=control_of,
+            resamples=resamples,
+            generator=generator,
         )
     return rows
 

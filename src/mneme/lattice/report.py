@@ -45,6 +45,14 @@ from mneme.stats.tried import tried_row
 
 REFERENCES = ("raw", "standardised", "pca", "pca_whitened", "projection")
 """Baselines that every trained arm is compared with."""
+SQUEEZED_FROM = {
+    "pca": ("raw",),
+    "pca_standardised": ("raw", "standardised"),
+    "pca_whitened": ("raw", "standardised"),
+    "projection": ("raw",),
+    "truncation": ("raw",),
+}
+"""Codec -> vectors that it is compared with: what it squeezes, and those as they are."""
 Runs = Mapping[str, Mapping[str, Measured]]
 """Teacher -> baseline or arm -> what was measured."""
 
@@ -123,11 +131,13 @@ def compared_with(name: str, arms: Mapping[str, ArmConfig]) -> list[str]:
     """Return what an arm is compared with: baselines, its controls, and other cores than its own.
 
     An arm with a lattice is compared with the arms that differ from it in what stands in the
-    lattice's place, or in its number of steps, and in nothing else. A baseline is compared with
-    nothing: differences stand with the arms.
+    lattice's place, in its number of steps or in how long they train, and in nothing else: what
+    more training gives as well takes no lattice. A codec is compared with the
+    vectors that it squeezes: that is what the squeeze alone costs, without any training. Other
+    baselines are compared with nothing: differences stand with the arms.
     """
     if name not in arms:
-        return []
+        return [*SQUEEZED_FROM.get(name, ())]
     controls = [other for other, arm in arms.items() if arm.control_of == name]
     cores = []
     if arms[name].core == "lattice":
@@ -137,7 +147,7 @@ def compared_with(name: str, arms: Mapping[str, ArmConfig]) -> list[str]:
 
 
 def _without_core(arm: ArmConfig) -> ArmConfig:
-    return replace(arm, core="off", lattice_steps=None, control_of=None)
+    return replace(arm, core="off", lattice_steps=None, steps=None, control_of=None)
 
 
 def _rows(
@@ -160,10 +170,12 @@ def _rows(
     if share is not None:
         yield Row(metric="effective_rank_share", value=share, unit="fraction of PCA's")
     for other in others:
-        rows = difference_rows(run.readings, runs[other].readings, against=other, **drawn)
-        yield from (replace(row, control_of=control_of) for row in rows)
+        seeds = run.seeds if len(run.seeds) > 1 else runs[other].seeds
+        paired = {"against": other, "seeds": seeds, "control_of": control_of}
+        rows = difference_rows(run.readings, runs[other].readings, **paired, **drawn)
+        yield from rows
         if other == "pca":
-            yield _not_worse(rows, config.measure.margin, control_of)
+            yield _not_worse(rows, config.measure.margin)
     yield from eight_rows(run.readings, **shared, **drawn)
 
 
@@ -188,12 +200,11 @@ def _mean_rank(run: Measured) -> float:
     return sum(ranks) / len(ranks)
 
 
-def _not_worse(rows: list[Row], margin: float, control_of: str | None) -> Row:
+def _not_worse(rows: list[Row], margin: float) -> Row:
     """Shift the difference of recall@1 by the margin: not worse when its interval is above 0."""
-    (row,) = (row for row in rows if row.metric == "recall_minus_pca@1")
+    (row,) = (row for row in rows if row.metric == "recall_minus_pca@1" and row.seed is None)
     ends = {
         key: None if getattr(row, key) is None else getattr(row, key) + margin
         for key in ("value", "low", "high")
     }
-    metric = f"not_worse_than_pca@{margin:g}"
-    return replace(row, metric=metric, control_of=control_of, **ends)
+    return replace(row, metric=f"not_worse_than_pca@{margin:g}", **ends)

@@ -70,6 +70,8 @@ def cache_key(
     teacher: TeacherConfig,
     *,
     weights: str,
+    tokens: str,
+    pooling: str,
     made_by: Mapping[str, str | int],
 ) -> str:
     """Return the name under which embeddings are kept.
@@ -83,8 +85,13 @@ def cache_key(
     weights : str
         Hash of the weights that were loaded (`teachers.weights_hash`): a teacher's directory may
         change under its name.
+    tokens : str
+        Hash of the tokens that are read (`teachers.tokens_hash`): so may its tokenizer's files.
+    pooling : str
+        How states become one vector (`teachers.POOLING`).
     made_by : mapping
-        What else decides the last bits: code, device, threads, texts a pass.
+        What else decides the last bits: code, versions of torch and transformers, device, threads,
+        texts a pass.
 
     Returns
     -------
@@ -94,8 +101,9 @@ def cache_key(
     content = {
         "texts": list(texts),
         "teacher": plain(teacher),
-        "pooling": "masked mean",
+        "pooling": pooling,
         "weights": weights,
+        "tokens": tokens,
         "made_by": dict(made_by),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -32,6 +32,9 @@ from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.tokenizer import load_tokenizer
 from mneme.nn.trust import open_shape
 
+POOLING = "masked mean"
+"""How `pooled` makes one vector of the states; part of the name that vectors are kept under."""
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -110,6 +113,25 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def tokens_hash(teacher: Teacher, texts: Sequence[str]) -> str:
+    """Return 64 hex digits of SHA-256 over the tokens that are read of every text.
+
+    It stands for the tokenizer: whatever changes in its files or its library and matters changes
+    these numbers.
+    """
+    digest = hashlib.sha256()
+    for ids in coded(teacher, texts):
+        digest.update(f"{ids}\n".encode())
+    return digest.hexdigest()
+
+
+def coded(teacher: Teacher, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of each text that are read, special ones included."""
+    limit = teacher.config.max_tokens
+    told = teacher.tokenizer(list(texts), truncation=True, max_length=limit, verbose=False)
+    return [list(ids) for ids in told["input_ids"]]
+
+
 @torch.inference_mode()
 def embed(teacher: Teacher, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
     """Return one vector a text.
@@ -139,17 +161,15 @@ def embed(teacher: Teacher, texts: Sequence[str], *, batch: int) -> NDArray[np.f
                 f"text {number} is empty: a teacher has nothing to read, leave it out"
             )
     device = teacher.model.device
-    coded = teacher.tokenizer(
-        list(texts), truncation=True, max_length=teacher.config.max_tokens, verbose=False
-    )["input_ids"]
-    order = sorted(range(len(texts)), key=lambda i: len(coded[i]))
+    ids = coded(teacher, texts)
+    order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
     vectors_ND = np.empty((len(texts), teacher.width), np.float32)
     # oneDNN takes float32 only; other types pass through unchanged
     with OneDNNLinear() if device.type == "cpu" else nullcontext():
         for start in tqdm(range(0, len(order), batch), desc="embed", unit="batch", disable=None):
             rows = order[start : start + batch]
             padded = teacher.tokenizer.pad(
-                {"input_ids": [coded[i] for i in rows]}, return_tensors="pt"
+                {"input_ids": [ids[i] for i in rows]}, return_tensors="pt"
             ).to(device)
             output = teacher.model(
                 input_ids=padded["input_ids"],
@@ -171,8 +191,8 @@ def embed(teacher: Teacher, texts: Sequence[str], *, batch: int) -> NDArray[np.f
 
 def overlong(teacher: Teacher, texts: Sequence[str]) -> int:
     """Return how many texts have more tokens than are read."""
-    coded = teacher.tokenizer(list(texts), verbose=False)["input_ids"]
-    return sum(len(ids) > teacher.config.max_tokens for ids in coded)
+    whole = teacher.tokenizer(list(texts), verbose=False)["input_ids"]
+    return sum(len(ids) > teacher.config.max_tokens for ids in whole)
 
 
 def pooled(states: Sequence[Tensor], mask_BT: Tensor, config: TeacherConfig) -> Tensor:
