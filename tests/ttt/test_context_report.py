@@ -11,13 +11,14 @@ from mneme.core.config import build
 from mneme.stats.intervals import bootstrap_mean
 from mneme.ttt.config import RunConfig
 from mneme.ttt.context_config import ContextConfig
+from mneme.ttt.context_ideal import share_of_gain
 from mneme.ttt.context_metrics import (
     MeasuredRun,
     by_position,
     grouped,
     inside_and_beyond,
 )
-from mneme.ttt.context_report import context_runs, share_of_gain
+from mneme.ttt.context_report import context_runs
 from mneme.ttt.model_report import loss_at, model_runs
 
 FIELD, TOKENS, DOCUMENTS = 3, 8, 12
@@ -81,7 +82,7 @@ def plain(arrays, *, each="plays"):
 
 def run_of(*arrays, arm="second", corpus="text", **changes):
     settings = {"recipe": "r", "receptive_field": FIELD, "control_of": None, "further": {}}
-    settings |= {"steps_factor": 1.0, "tried": 3}
+    settings |= {"steps_factor": 1.0, "tried": 3, "trained_tokens": TOKENS}
     values = {"arm": arm, "corpus": corpus, "readings": arrays, "seeds": tuple(range(len(arrays)))}
     return MeasuredRun(**settings | values | changes)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mneme.ttt.config import Arm, RecipeConfig
+from mneme.ttt.config import BASELINES, Arm, RecipeConfig
 from mneme.ttt.context_config import ContextConfig, SetConfig
 from mneme.ttt.paths import MARKOV, TTTPaths
 from mneme.ttt.settings import TTTConfig
@@ -94,5 +94,5 @@ def _as_read(context: ContextConfig, sets: Mapping[str, SetConfig], arm: Arm) ->
         sets=read,
         resamples=100,
         dynamic=context.dynamic if arm == "dynamic" else unused,
-        untrained_kinds=context.untrained_kinds if arm == "untrained" else (),
+        untrained_kinds=context.untrained_kinds if arm in BASELINES else (),
     )

@@ -118,8 +118,9 @@ class ContextConfig:
     resamples: int
     """Bootstrap resamples."""
     untrained_kinds: tuple[Kind, ...]
-    """Contexts of the network that was never trained, a part of `kinds` with own and none; or
-    empty. What they are worth there is what the update does by itself: a baseline, no null."""
+    """Contexts of the arms that were not meta-trained (`naive`, `untrained`), a part of `kinds`
+    with own and none; or empty. What they are worth there is what updates do by themselves: a
+    baseline, no null."""
     dynamic: DynamicConfig
     """Dynamic evaluation."""
 

@@ -9,6 +9,7 @@ from mneme.core.config import ConfigError, require
 from mneme.ttt.adapter_config import AdapterConfig
 from mneme.ttt.chat_config import ChatConfig
 from mneme.ttt.config import (
+    BORROWED_ARMS,
     TTT_ARMS,
     UNFITTED_ARMS,
     ModelConfig,
@@ -98,10 +99,11 @@ class TTTConfig:
         timed = run.steps_factor == 1 or (other is not run and trained)
         rule = "1, unless control_of is a trained run of its recipe, whose time it is given"
         require(timed, f"runs.{name}.steps_factor", rule, run.steps_factor)
-        plain = [r for r in self.runs.values() if r.plain and r.recipe == run.recipe]
-        trained = run.arm != "dynamic" or len(plain) == 1
-        rule = "another arm: its weights are those of the recipe's one sliding run"
-        require(trained, f"runs.{name}.arm", rule, run.arm)
+        wanted = BORROWED_ARMS.get(run.arm)
+        same = [r for r in self.runs.values() if r.recipe == run.recipe and r.steps_factor == 1]
+        lent = wanted is None or [r.arm for r in same].count(wanted) == 1
+        rule = f"another arm: its weights are those of the recipe's one {wanted} run"
+        require(lent, f"runs.{name}.arm", rule, run.arm)
 
     def _require_talkers(self) -> None:
         """Check the runs that adapters, the grid and the chat open."""
