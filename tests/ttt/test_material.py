@@ -16,6 +16,7 @@ CONFIG = CorpusConfig(
     sources={"shakespeare": 0.25, "chitchat": 0.75},
     train_share=0.5,
     validation_share=0.25,
+    test_part="last",
     min_turns=2,
     drop_offensive=False,
     limit=None,
@@ -53,7 +54,7 @@ def material(arrays):
 
 @pytest.fixture(scope="module")
 def chains():
-    return markov_material(MarkovConfig(symbols=6, concentration=0.2, seed=3))
+    return markov_material(MarkovConfig(symbols=6, concentration=0.2, seed=3, test_seed=4))
 
 
 def test_a_batch_depends_on_step_and_seed_only(material, chains):
@@ -193,6 +194,9 @@ def test_kinds_follow_the_sources(material, chains, arrays):
 def test_chains_of_training_validation_and_test_are_never_shared(chains):
     test, groups = chains.test_documents("chain", 30, 4)
     validation = chains.validation(4, 30)
+    other = markov_material(dataclasses.replace(chains.config, test_seed=5))
+    np.testing.assert_array_equal(other.validation(3, 30), chains.validation(3, 30))
+    assert (other.test_chains(30, 3)[0] != chains.test_chains(30, 3)[0]).any(axis=1).all()
     trained = np.concatenate([chains.batch(s, seed, 4, 30) for s in range(5) for seed in (0, 3)])
     rows = np.concatenate([test, validation, trained])
     assert len(np.unique(rows, axis=0)) == len(rows) == 48

@@ -88,7 +88,9 @@ def _shared(config: TTTConfig, runs: Iterable[str]) -> dict[str, RecipeConfig]:
 def _as_read(context: ContextConfig, sets: Mapping[str, SetConfig], arm: Arm) -> ContextConfig:
     """Fix what only the report or another arm uses: editing that measures nothing anew."""
     read = {name: replace(one, edges=(1, one.tokens + 1)) for name, one in sets.items()}
-    unused = replace(context.dynamic, learning_rates=(1.0,), documents=1, batch=1, kinds=())
+    unused = replace(
+        context.dynamic, learning_rates=(1.0,), documents=1, tokens=1, batch=1, kinds=()
+    )
     return replace(
         context,
         sets=read,

@@ -31,13 +31,15 @@ class DynamicConfig:
     """Candidates; the one with the lowest loss on validation documents is used."""
     documents: int
     """Validation documents that choose it."""
+    tokens: int
+    """Predicted tokens of each: as many as are read, since the best rate falls with length."""
     batch: int
     """Documents at a time: each has its own copy of all weights."""
     kinds: tuple[Kind, ...]
     """Contexts that are also measured, a part of `context.kinds` with own and none; or empty."""
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "documents", "batch"):
+        for name in ("chunk", "documents", "tokens", "batch"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.clip > 0, "clip", "above 0", self.clip)
         rates = self.learning_rates

@@ -15,6 +15,7 @@ KIND_OF = {"shakespeare": "play", "chitchat": "conversation", "daily_dialog": "c
 """Names of corpora under `resources/corpora` -> kind of their documents."""
 SPLITS = ("train", "validation", "test")
 """Numbers 0, 1 and 2 of the array `split`."""
+TestPart = Literal["first", "last"]
 SPECIALS = 3
 """Special tokens of our own tokenizers: user, assistant, end."""
 
@@ -35,6 +36,10 @@ class CorpusConfig:
     """Share of plays, and of conversations, to train on."""
     validation_share: float
     """Share for validation; the rest is for tests."""
+    test_part: TestPart
+    """Which documents are for tests, of the order that the seed deals: last, those that follow
+    training's and validation's; first, as many from the front, and training has the last ones
+    instead. Validation is the same in both, and no document is for tests in both."""
     min_turns: int
     """Fewest turns of a conversation, at least 2."""
     drop_offensive: bool
@@ -64,6 +69,9 @@ class CorpusConfig:
             require(0 < getattr(self, name) < 1, name, "between 0 and 1", getattr(self, name))
         both = self.train_share + self.validation_share
         require(both < 1, "train_share", "below 1 together with validation_share", self.train_share)
+        room = self.test_part == "last" or self.train_share >= 1 - both
+        rule = "last, or there must be as many to train on as to test on"
+        require(room, "test_part", rule, self.test_part)
         require(self.min_turns >= 2, "min_turns", "at least 2", self.min_turns)
         low = all(word == word.lower() for word in self.harmless)
         require(low, "harmless", "in lower case", self.harmless)
@@ -107,7 +115,9 @@ class MarkovConfig:
     concentration: float
     """Of the symmetric Dirichlet prior of each row of the transition matrix, above 0."""
     seed: int
-    """Seed of the validation and test documents."""
+    """Seed of the validation documents."""
+    test_seed: int
+    """Seed of the test documents."""
 
     def __post_init__(self) -> None:
         require(self.symbols >= 2, "symbols", "at least 2", self.symbols)

@@ -267,7 +267,7 @@ class MarkovMaterial:
     """Documents of random chains: each has a transition matrix that no other one has."""
 
     config: MarkovConfig
-    """Symbols, prior and the seed of fixed documents."""
+    """Symbols, prior and the seeds of fixed documents."""
 
     @property
     def vocabulary(self) -> int:
@@ -295,7 +295,7 @@ class MarkovMaterial:
 
     def test_chains(self, tokens: int, count: int) -> tuple[Ints, Floats]:
         """Return the documents of `test_documents` and their matrices (count, V, V)."""
-        return self._draw(numpy_generator(self.config.seed, "test"), count, tokens)
+        return self._draw(numpy_generator(self.config.test_seed, "test"), count, tokens)
 
     def _draw(
         self, generator: np.random.Generator, documents: int, tokens: int
