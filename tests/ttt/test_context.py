@@ -24,7 +24,7 @@ from mneme.ttt.context_documents import (
     markov_documents,
     text_documents,
 )
-from mneme.ttt.corpus_config import CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import CorpusConfig, FewStatesConfig, MarkovConfig
 from mneme.ttt.inner import InnerLossError
 from mneme.ttt.material import markov_material, text_material
 
@@ -50,6 +50,7 @@ DYNAMIC = {
     "batch": 6,
     "kinds": ["own", "other", "none"],
 }
+NONE = FewStatesConfig(steps=0, symbols=2, concentration=0.1, tokens=8)
 CPU = torch.device("cpu")
 
 
@@ -321,7 +322,9 @@ def test_checksums_tell_documents_apart_by_their_tokens(documents):
 
 
 def test_markov_documents_bring_their_ideal_learners():
-    material = markov_material(MarkovConfig(symbols=5, concentration=0.2, seed=1, test_seed=2))
+    material = markov_material(
+        MarkovConfig(symbols=5, concentration=0.2, seed=1, test_seed=2, begin=NONE)
+    )
     one = set_of(corpus="markov", kind="chain", least_tokens=39)
     documents = markov_documents(material, one, receptive_field=FIELD)
     every, near = documents.ideals["ideal_all_NT"], documents.ideals["ideal_far_NT"]

@@ -266,7 +266,8 @@ def test_wrong_settings_are_named(change, message):
 
 @pytest.mark.parametrize(("key", "value"), [("symbols", 1), ("concentration", 0.0)])
 def test_wrong_chains_are_named(key, value):
-    good = {"symbols": 4, "concentration": 0.1, "seed": 0, "test_seed": 1}
+    begin = {"steps": 0, "symbols": 2, "concentration": 0.1, "tokens": 8}
+    good = {"symbols": 4, "concentration": 0.1, "seed": 0, "test_seed": 1, "begin": begin}
     with pytest.raises(ConfigError, match=f"markov.{key} must be"):
         build(MarkovConfig, good | {key: value}, where="markov")
 

@@ -591,6 +591,11 @@ TALKERS = "a run with fast weights on text: original, text_second"
             "run, got 'dynamic'",
         ),
         (
+            {"markov.begin.steps": 3, "markov.begin.tokens": 48},
+            "markov.begin.tokens must be above inner.chunk = 32 and a divisor of training.tokens = "
+            "512, got 48",
+        ),
+        (
             {"runs.text_naive.recipe": "markov"},
             "runs.text_naive.arm must be another arm: its weights are those of the recipe's "
             "one two_mlp run, got 'naive'",

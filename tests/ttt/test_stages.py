@@ -22,7 +22,7 @@ from mneme.ttt.context_documents import markov_documents
 from mneme.ttt.context_gather import bytes_per_token, measured_runs
 from mneme.ttt.context_report import context_runs
 from mneme.ttt.context_stages import read_sets
-from mneme.ttt.corpus_config import CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import CorpusConfig, FewStatesConfig, MarkovConfig
 from mneme.ttt.fit import fit
 from mneme.ttt.grid import measure_grid
 from mneme.ttt.grid_config import GridConfig
@@ -40,10 +40,11 @@ from mneme.ttt.stages import (
 from mneme.ttt.tinylora import adapt, load_adapter, save_adapter
 from mneme.ttt.trained import WeightsError, measured_model, trained_model, untrained_model
 
+NONE = FewStatesConfig(steps=0, symbols=2, concentration=0.1, tokens=8)
 CPU = torch.device("cpu")
 SEEDS = (3, 1)
 SYMBOLS = 7
-CHAINS = MarkovConfig(symbols=SYMBOLS, concentration=0.3, seed=0, test_seed=1)
+CHAINS = MarkovConfig(symbols=SYMBOLS, concentration=0.3, seed=0, test_seed=1, begin=NONE)
 TEXT = CorpusConfig(
     tokenizer="bytes",
     vocabulary=None,
@@ -226,7 +227,14 @@ CONTEXT = {
     "resamples": 100,
     "untrained_kinds": ["own", "none"],
     "dynamic": {
-        **{"chunk": 4, "clip": 1.0, "learning_rates": [0.1], "documents": 2, "batch": 2},
+        **{
+            "chunk": 4,
+            "clip": 1.0,
+            "learning_rates": [0.1],
+            "tokens": 16,
+            "documents": 2,
+            "batch": 2,
+        },
         "kinds": ["own", "none"],
     },
 }

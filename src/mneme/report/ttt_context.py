@@ -141,7 +141,7 @@ def _not_learnt(runs: Runs) -> str:
         row = row_of(runs, run, f"chains_nll_beyond_minus_{block['recipe']}_ideal_far")
         plain = block["arm"] in ("sliding", "two_mlp", "full")
         if plain and row is not None and row["value"] > UNLEARNT:
-            named.append(f"{run} (+{short(row['value'])})")
+            named.append(f"{run} ({row['value']:+.2f})")
     told_them = ", ".join(named)
     return f"\nNot learnt to look back, against the ideal of that reach: {told_them}." * bool(named)
 
@@ -194,11 +194,17 @@ def _positions(axis: Axes, runs: Runs, recipe: str, each: str) -> None:
     _log_tokens(axis)
     dress(
         axis,
-        title=f"{recipe}, {each}: what is reading on worth?",
+        title=f"{recipe}, {each}{_windows(runs, each)}: what is reading on worth?",
         x="tokens read before (log bins)",
         y="loss, nats a token",
         answer=_share(runs, each),
     )
+
+
+def _windows(runs: Runs, each: str) -> str:
+    """Tell how many windows were read: intervals are over the fewer plays they are from."""
+    counts = {block.get("documents", {}).get(each) for block in runs.values()} - {None}
+    return f" ({counts.pop()} windows)" if len(counts) == 1 else ""
 
 
 def _share(runs: Runs, each: str) -> str:

@@ -104,6 +104,30 @@ class DailyDialogConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FewStatesConfig:
+    """Documents that training begins with: short chains of few symbols, a new choice each.
+
+    They bring a plain window off its plateau (docs/log.md): to look back for what followed a
+    symbol pays little on long documents of many symbols before it is done well.
+    """
+
+    steps: int
+    """First training steps that read them, in all arms alike; 0: none."""
+    symbols: int
+    """Symbols of a document, at least 2."""
+    concentration: float
+    """Of the prior of each row of its transition matrix, above 0."""
+    tokens: int
+    """Predicted tokens of a document; as many more documents a step, so that tokens stay equal."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "steps", "at least 0", self.steps)
+        require(self.symbols >= 2, "symbols", "at least 2", self.symbols)
+        require(self.concentration > 0, "concentration", "above 0", self.concentration)
+        require(self.tokens >= 2, "tokens", "at least 2", self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarkovConfig:
     """Every document its own Markov chain; the ideal learner's loss is known.
 
@@ -118,7 +142,11 @@ class MarkovConfig:
     """Seed of the validation documents."""
     test_seed: int
     """Seed of the test documents."""
+    begin: FewStatesConfig
+    """What training begins with."""
 
     def __post_init__(self) -> None:
         require(self.symbols >= 2, "symbols", "at least 2", self.symbols)
+        few = self.begin.symbols
+        require(few <= self.symbols, "begin.symbols", f"at most symbols = {self.symbols}", few)
         require(self.concentration > 0, "concentration", "above 0", self.concentration)

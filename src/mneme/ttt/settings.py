@@ -67,6 +67,11 @@ class TTTConfig:
                 recipe.sized(self.sizes)
             except ConfigError as error:
                 raise ConfigError(f"recipes.{name}.{error}") from None
+            if recipe.corpus == MARKOV and self.markov.begin.steps:
+                least, whole = recipe.inner.chunk, recipe.training.tokens
+                fits = self.markov.begin.tokens > least and whole % self.markov.begin.tokens == 0
+                rule = f"above inner.chunk = {least} and a divisor of training.tokens = {whole}"
+                require(fits, "markov.begin.tokens", rule, self.markov.begin.tokens)
         named = {"corpora": self.corpora, "recipes": self.recipes, "runs": self.runs}
         named |= {"adapter.runs": self.adapter.runs, "context.sets": self.context.sets}
         for block, names in named.items():
