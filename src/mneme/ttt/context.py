@@ -232,18 +232,14 @@ def read_set(
         A loss is not finite.
     """
     tokens_NT, lengths_N = documents.tokens_NT, documents.lengths_N
-    nll_NT = _losses(reader, tokens_NT, lengths_N, device)
-    found = {
-        "nll_NT": nll_NT,
+    found = _whole(reader, documents, arm, device)
+    nll_NT = found["nll_NT"]
+    found |= {
         "targets_N": lengths_N - 1,
         "group_N": documents.group_N,
         "document_N": documents.checksums(),
         **documents.ideals,
     }
-    if arm in TTT_ARMS and arm not in BASELINES:
-        assert isinstance(reader, InnerReader)
-        still = replace(reader, update=False)
-        found["frozen_NT"] = _losses(still, tokens_NT, lengths_N, device)
     if one.contexts and arm not in BASELINES:
         found |= _by_length(reader, documents, one, device)
     kept_M, contexts = draw_contexts(documents, one, every_kind, receptive_field=receptive_field)
@@ -257,6 +253,18 @@ def read_set(
         if arm == "full":
             counted_MT = nll_NT[kept_M, end - 1 - one.counted_tokens : end - 1]
             found["loss_own_M"] = counted_MT.mean(axis=1, dtype=float)
+    return found
+
+
+def _whole(
+    reader: Reader, documents: Documents, arm: Arm, device: torch.device
+) -> dict[str, NDArray]:
+    """Read whole documents; meta-trained arms also with updates off."""
+    given = documents.tokens_NT, documents.lengths_N, device
+    found = {"nll_NT": _losses(reader, *given)}
+    if arm in TTT_ARMS and arm not in BASELINES:
+        assert isinstance(reader, InnerReader)
+        found["frozen_NT"] = _losses(replace(reader, update=False), *given)
     return found
 
 
