@@ -47,6 +47,7 @@ TRAINING = AdapterTrainingConfig(
 )
 MEASURE = AdapterMeasureConfig(
     conversations=5,
+    updated=(),
     prompts=("hello", "how are you?"),
     reply_tokens=7,
     sampling=SamplingConfig(temperature=1.0, top_k=None, top_p=None),
@@ -127,6 +128,10 @@ def test_a_planted_answer_is_learnt(base, tmp_path, form):
     assert (found["after_C"] < found["before_C"] - 0.15).all()
     assert found["after_ttt_C"].mean() < found["before_ttt_C"].mean() - 0.15
     assert (found["before_ttt_C"] != found["before_C"]).all()
+    plain = measure_adapter(
+        base, result.model, same, longer, conversations=5, device=CPU, inner=None
+    )
+    assert plain.keys() == {"before_C", "after_C", "tokens_C"}
 
 
 def test_random_answers_teach_their_letters_only(base, tmp_path):
@@ -311,6 +316,12 @@ def test_the_planted_change_is_found_with_an_interval_far_below_the_spread():
     assert len(seeds) == 1
     assert row(found, "trained_parameters")["value"] == 447
     json.dumps(found, allow_nan=False)
+
+
+def test_an_adapter_that_was_not_read_with_updates_has_no_such_rows():
+    found = block(dataclasses.replace(measured(), before_ttt_SC=None, after_ttt_SC=None))
+    assert not [r for r in found["rows"] if r["metric"].startswith("dialogue_nll_ttt")]
+    assert row(found, "dialogue_nll.change")["value"] < -0.2
 
 
 def test_nothing_is_found_where_nothing_is():

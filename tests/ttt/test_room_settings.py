@@ -591,6 +591,10 @@ TALKERS = "a run with fast weights on text: original, text_second"
             "run, got 'dynamic'",
         ),
         (
+            {"adapter.measure.updated": ["tinylora"]},
+            "adapter.measure.updated must be names of adapter.runs, with the controls of each, got",
+        ),
+        (
             {"markov.begin.steps": 3, "markov.begin.tokens": 48},
             "markov.begin.tokens must be above inner.chunk = 32 and a divisor of training.tokens = "
             "512, got 48",

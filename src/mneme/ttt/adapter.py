@@ -283,9 +283,9 @@ def measure_adapter(
     *,
     conversations: int,
     device: torch.device,
-    inner: InnerConfig,
+    inner: InnerConfig | None,
 ) -> dict[str, NDArray]:
-    """Read test conversations before and after, without updates and with them.
+    """Read test conversations before and after, without updates and, if asked, with them.
 
     Parameters
     ----------
@@ -299,8 +299,8 @@ def measure_adapter(
         The first so many; all where there are fewer.
     device : torch.device
         Where the networks are.
-    inner : InnerConfig
-        The base's inner loop.
+    inner : InnerConfig or None
+        The base's inner loop; None: they are not read with updates.
 
     Returns
     -------
@@ -311,7 +311,8 @@ def measure_adapter(
     few = dialogues.test[:conversations]
     chosen = cut(few, dialogues.marks, tokens=training.tokens)
     arrays: dict[str, NDArray] = {}
-    for way, loop in (("", None), ("_ttt", inner)):
+    ways = {"": None} if inner is None else {"": None, "_ttt": inner}
+    for way, loop in ways.items():
         how: dict[str, Any] = {"batch": training.batch, "device": device, "inner": loop}
         arrays[f"before{way}_C"], arrays["tokens_C"] = dialogue_nll(base, chosen, **how)
         arrays[f"after{way}_C"], _ = dialogue_nll(adapted, chosen, **how)

@@ -44,8 +44,10 @@ def adapter_runs(
             seeds=seeds,
             before_SC=_stacked(losses[name], "before_C"),
             after_SC=_stacked(losses[name], "after_C"),
-            before_ttt_SC=_stacked(losses[name], "before_ttt_C"),
-            after_ttt_SC=_stacked(losses[name], "after_ttt_C"),
+            before_ttt_SC=_stacked(losses[name], "before_ttt_C")
+            if _updated(losses[name])
+            else None,
+            after_ttt_SC=_stacked(losses[name], "after_ttt_C") if _updated(losses[name]) else None,
             replies=tuple(tuple(record["replies"]) for record in told[name]),
             histories=tuple(record["history"] for record in told[name]),
             base=run.base,
@@ -63,6 +65,10 @@ def adapter_runs(
         )
         for name, one in measured.items()
     }
+
+
+def _updated(arrays: Sequence[Mapping[str, NDArray]]) -> bool:
+    return "before_ttt_C" in arrays[0]
 
 
 def _stacked(arrays: Sequence[Mapping[str, NDArray]], key: str) -> NDArray:

@@ -37,9 +37,9 @@ class MeasuredAdapter:
     """Loss of each conversation's answers without the adapter, nats a token."""
     after_SC: Floats
     """The same with it."""
-    before_ttt_SC: Floats
-    """Without the adapter, read with updates at test time."""
-    after_ttt_SC: Floats
+    before_ttt_SC: Floats | None
+    """Without the adapter, read with updates at test time; None where it was not."""
+    after_ttt_SC: Floats | None
     """With it, read with updates."""
     replies: tuple[tuple[Reply, ...], ...]
     """Replies of each seed to the same prompts."""
@@ -114,6 +114,8 @@ def _losses(
     found = {}
     for metric, way in (("dialogue_nll", ""), ("dialogue_nll_ttt", "_ttt")):
         before, after = (getattr(measured, f"{part}{way}_SC") for part in ("before", "after"))
+        if before is None:
+            continue
         found |= {f"{metric}.before": before, f"{metric}.after": after}
         found[f"{metric}.change"] = after - before
         for name, other in controls.items():

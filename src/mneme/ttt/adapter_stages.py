@@ -71,7 +71,7 @@ def adapted(
         config.training,
         conversations=config.measure.conversations,
         device=device,
-        inner=recipe.inner,
+        inner=recipe.inner if config.name in config.measure.updated else None,
     )
     replies = sample_replies(base, fitted.model, codec, config.measure, seed=seed)
     before, after = losses["before_C"].mean(), losses["after_C"].mean()

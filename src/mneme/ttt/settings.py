@@ -134,6 +134,11 @@ class TTTConfig:
             )
             rule = "null or another adapter of its base"
             require(paired, f"adapter.runs.{name}.control_of", rule, other)
+        updated = set(self.adapter.measure.updated)
+        controls = {n for n, one in self.adapter.runs.items() if one.control_of in updated}
+        known = updated <= set(self.adapter.runs) and controls <= updated
+        rule = "names of adapter.runs, with the controls of each"
+        require(known, "adapter.measure.updated", rule, self.adapter.measure.updated)
 
     def _require_grid(self) -> None:
         """Check that the grid reads one adapter a run, and knows the recipe of each."""
