@@ -83,6 +83,7 @@ class TTTConfig:
         self._require_talkers()
         self._require_grid()
         self._require_sets()
+        self._require_updated()
         for key, named in {"recipes": self.recipes, "adapters": self.adapter.runs}.items():
             counted = getattr(self.tried, key)
             rule = f"one count for each of {', '.join(sorted(named))}"
@@ -134,6 +135,9 @@ class TTTConfig:
             )
             rule = "null or another adapter of its base"
             require(paired, f"adapter.runs.{name}.control_of", rule, other)
+
+    def _require_updated(self) -> None:
+        """Check the adapters that are read with updates: those whose controls are too."""
         updated = set(self.adapter.measure.updated)
         controls = {n for n, one in self.adapter.runs.items() if one.control_of in updated}
         known = updated <= set(self.adapter.runs) and controls <= updated
