@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from mneme.core.artefacts import save_figure
 from mneme.core.headline import run_block
@@ -152,6 +153,35 @@ def test_a_network_that_was_never_trained_stands_in_the_forest_alone(runs):
         for text in axis.get_legend().get_texts()
     ]
     assert NAMES["untrained"] in told
+
+
+def test_baselines_are_named_by_what_they_are(runs):
+    """Trained without updates, and never trained, are not the same."""
+    rows = [row("plays_own_minus_other", -0.1)]
+    more = {arm: block(arm, [3.0, 2.5, 2.0], rows=rows) for arm in ("naive", "untrained")}
+    names = {text.get_text() for text in context_figure(runs | more).findobj(Text)}
+    assert {"TTT, trained without updates", "TTT, never trained"} <= names
+
+
+def test_a_window_that_has_not_learnt_is_named(runs):
+    def chain(arm, miss):
+        rows = [row("chains_nll_beyond_minus_markov_ideal_far", miss)]
+        return block(arm, [3, 2.8, 2.1], rows=rows, each="chains", recipe="markov")
+
+    def note(**more):
+        figure = context_figure(runs | more)
+        return " ".join(text.get_text() for text in figure.texts)
+
+    told = note(markov_s=chain("sliding", 0.81), markov_t=chain("two_mlp", 0.1))
+    assert "Not learnt to look back, against the ideal of that reach: markov_s (+0.81)." in told
+    assert "markov_t" not in told
+    assert "Not learnt" not in note(markov_b=chain("second", 0.9))
+
+
+def test_windows_are_told_beside_plays(runs):
+    counted = runs | {"text_s": runs["text_s"] | {"documents": {"plays": 50}}}
+    titles = [axis.get_title(loc="left") for axis in context_figure(counted).axes]
+    assert "text, plays (50 windows): what is reading on worth?" in titles
 
 
 def test_a_run_at_equal_time_is_a_line_of_its_own(runs):

@@ -24,7 +24,7 @@ from mneme.ttt.adapter_config import AdapterMeasureConfig, AdapterRunConfig, Ada
 from mneme.ttt.adapter_report import MeasuredAdapter, adapter_block, distinct, repetition, words
 from mneme.ttt.chat_config import SamplingConfig
 from mneme.ttt.codec import Codec, byte_tokenizer
-from mneme.ttt.config import ModelConfig
+from mneme.ttt.config import InnerConfig, ModelConfig
 from mneme.ttt.dialogue import Conversation, Dialogues, answer_mask, cut
 from mneme.ttt.fit import DivergedError
 from mneme.ttt.model import build_model
@@ -47,11 +47,13 @@ TRAINING = AdapterTrainingConfig(
 )
 MEASURE = AdapterMeasureConfig(
     conversations=5,
+    updated=(),
     prompts=("hello", "how are you?"),
     reply_tokens=7,
     sampling=SamplingConfig(temperature=1.0, top_k=None, top_p=None),
 )
 CODEC = Codec(byte_tokenizer())
+INNER = InnerConfig(chunk=4, learning_rate=0.5, clip=1.0)
 
 
 def run(form="shared", **changes):
@@ -120,8 +122,16 @@ def test_a_planted_answer_is_learnt(base, tmp_path, form):
     points = result.history["points"]
     assert [point["step"] for point in points] == [0, *range(5, 41, 5)]
     assert points[-1]["val_nll"] < points[0]["val_nll"] - 0.5
-    found = measure_adapter(base, result.model, same, longer, conversations=5, device=CPU)
+    found = measure_adapter(
+        base, result.model, same, longer, conversations=5, device=CPU, inner=INNER
+    )
     assert (found["after_C"] < found["before_C"] - 0.15).all()
+    assert found["after_ttt_C"].mean() < found["before_ttt_C"].mean() - 0.15
+    assert (found["before_ttt_C"] != found["before_C"]).all()
+    plain = measure_adapter(
+        base, result.model, same, longer, conversations=5, device=CPU, inner=None
+    )
+    assert plain.keys() == {"before_C", "after_C", "tokens_C"}
 
 
 def test_random_answers_teach_their_letters_only(base, tmp_path):
@@ -183,7 +193,7 @@ def test_the_control_learns_foreign_answers_and_is_read_on_true_ones(base, tmp_p
 
 def test_losses_of_conversations_are_the_slow_ones(base):
     chosen = cut(DIALOGUES.test, CODEC.marks, tokens=16)
-    nll_C, tokens_C = dialogue_nll(base, chosen, batch=3, device=CPU)
+    nll_C, tokens_C = dialogue_nll(base, chosen, batch=3, device=CPU, inner=None)
     for place, conversation in enumerate(DIALOGUES.test):
         tokens_T, mask_T = conversation.tokens_T, answer_mask(conversation, CODEC.marks)
         losses = []
@@ -194,6 +204,25 @@ def test_losses_of_conversations_are_the_slow_ones(base):
                 losses.append(-logits_V.log_softmax(-1)[tokens_T[t]].item())
         assert tokens_C[place] == len(losses) == mask_T.sum()
         assert nll_C[place] == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_reading_with_updates_is_the_slow_reader_s_piece_by_piece(base, slow_read):
+    """Padding and other rows change nothing; no rate, no difference."""
+    chosen = cut(DIALOGUES.test, CODEC.marks, tokens=16)
+    nll_C, _ = dialogue_nll(base, chosen, batch=3, device=CPU, inner=INNER)
+    total_C, tokens_C = np.zeros(len(nll_C)), np.zeros(len(nll_C))
+    for owner, tokens_T, counted_T in zip(
+        chosen.conversation_N, chosen.tokens_NT, chosen.counted_NT, strict=True
+    ):
+        slow_T = slow_read(base, torch.from_numpy(tokens_T), INNER).nll.detach().numpy()
+        total_C[owner] += slow_T[counted_T].sum()
+        tokens_C[owner] += counted_T.sum()
+    np.testing.assert_allclose(nll_C, total_C / tokens_C, atol=1e-4)
+    plain_C, _ = dialogue_nll(base, chosen, batch=3, device=CPU, inner=None)
+    still = dataclasses.replace(INNER, learning_rate=0.0)
+    still_C, _ = dialogue_nll(base, chosen, batch=3, device=CPU, inner=still)
+    np.testing.assert_allclose(still_C, plain_C, atol=1e-6)
+    assert np.abs(nll_C - plain_C).max() > 1e-3
 
 
 def test_only_answers_have_a_loss(base):
@@ -248,6 +277,8 @@ def measured(shift=0.0, *, seeds=(0, 1), conversations=40, control_of=None, repl
         seeds=seeds,
         before_SC=before,
         after_SC=before - 0.3 + shift + noise,
+        before_ttt_SC=before - 1,
+        after_ttt_SC=before - 1.05 + shift + noise,
         replies=replies or ((reply, reply),) * len(seeds),
         histories=({"points": points, "trained_parameters": 447},) * len(seeds),
         base="text",
@@ -278,10 +309,19 @@ def test_the_planted_change_is_found_with_an_interval_far_below_the_spread():
     )
     against = row(found, "dialogue_nll.minus_permuted")
     assert against["value"] == pytest.approx(-0.1, abs=1e-9)
+    updated = row(found, "dialogue_nll_ttt.change")
+    assert updated["value"] == pytest.approx(-0.05, abs=0.01), "what is left where updates help too"
+    assert row(found, "dialogue_nll_ttt.minus_permuted")["value"] == pytest.approx(-0.1, abs=1e-9)
     seeds = [r for r in found["rows"] if r["metric"] == "dialogue_nll.change" and r["seed"] == 1]
     assert len(seeds) == 1
     assert row(found, "trained_parameters")["value"] == 447
     json.dumps(found, allow_nan=False)
+
+
+def test_an_adapter_that_was_not_read_with_updates_has_no_such_rows():
+    found = block(dataclasses.replace(measured(), before_ttt_SC=None, after_ttt_SC=None))
+    assert not [r for r in found["rows"] if r["metric"].startswith("dialogue_nll_ttt")]
+    assert row(found, "dialogue_nll.change")["value"] < -0.2
 
 
 def test_nothing_is_found_where_nothing_is():

@@ -24,7 +24,7 @@ from mneme.ttt.context_documents import (
     markov_documents,
     text_documents,
 )
-from mneme.ttt.corpus_config import CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import CorpusConfig, FewStatesConfig, MarkovConfig
 from mneme.ttt.inner import InnerLossError
 from mneme.ttt.material import markov_material, text_material
 
@@ -45,10 +45,12 @@ DYNAMIC = {
     "chunk": 4,
     "clip": 1.0,
     "learning_rates": [0.3],
+    "tokens": 39,
     "documents": 2,
     "batch": 6,
     "kinds": ["own", "other", "none"],
 }
+NONE = FewStatesConfig(steps=0, symbols=2, concentration=0.1, tokens=8)
 CPU = torch.device("cpu")
 
 
@@ -126,6 +128,34 @@ def test_every_number_is_that_of_a_slow_reader_of_one_document(
             nll_T = slow_read(model, own_T, held, weights=weights).nll.detach()
             slow = float(nll_T[-5:].mean())
             assert found[f"loss_{kind}_M"][place] == pytest.approx(slow, abs=1e-10)
+
+
+def test_the_same_reading_with_updates_off(second, documents, slow_read, inner_of, model_of):
+    model, inner, found = second
+    for index in (0, 4):
+        length = documents.lengths_N[index]
+        tokens_T = torch.as_tensor(documents.tokens_NT[index, :length])
+        slow = slow_read(model, tokens_T, inner_of(learning_rate=0.0)).nll.detach().numpy()
+        np.testing.assert_allclose(found["frozen_NT"][index, : length - 1], slow, atol=1e-6)
+    assert np.abs(found["frozen_NT"] - found["nll_NT"]).max() > 1e-3
+    for arm in ("naive", "untrained", "two_mlp"):
+        reader = InnerReader(model_of(arm), inner, 4)
+        assert "frozen_NT" not in read_all(reader, documents, set_of(), arm=arm, kinds=("none",))
+
+
+def test_naive_updates_the_weights_of_two_mlp(second, documents, model_of):
+    """The same weights give the same readings as `second`, and `two_mlp`'s with updates off."""
+    model, inner, found = second
+    naive, plain = (model_of(arm) for arm in ("naive", "two_mlp"))
+    plain.load_state_dict(model.state_dict())
+    naive.load_state_dict(plain.state_dict())
+    kinds = ("own", "other", "none")
+    read = read_all(InnerReader(naive, inner, 4), documents, set_of(), arm="naive", kinds=kinds)
+    for key in ("nll_NT", "loss_own_M", "loss_other_M", "loss_none_M"):
+        np.testing.assert_array_equal(read[key], found[key])
+    still = read_all(InnerReader(plain, inner, 4), documents, set_of(), arm="two_mlp", kinds=())
+    np.testing.assert_allclose(still["nll_NT"], found["frozen_NT"], atol=1e-6)
+    assert "length_XL" not in read
 
 
 def test_lengths_are_read_anew_from_so_many_tokens_before(second, documents, slow_read):
@@ -227,7 +257,7 @@ def test_arms_are_measured_with_their_own_contexts():
     config = context_config()
     assert kinds_of("second", config) == kinds_of("first", config) == KINDS
     assert kinds_of("dynamic", config) == ("own", "other", "none")
-    assert kinds_of("untrained", config) == ("own", "none")
+    assert kinds_of("untrained", config) == kinds_of("naive", config) == ("own", "none")
     assert kinds_of("full", config) == kinds_of("two_mlp", config) == ("none",)
 
 
@@ -292,7 +322,9 @@ def test_checksums_tell_documents_apart_by_their_tokens(documents):
 
 
 def test_markov_documents_bring_their_ideal_learners():
-    material = markov_material(MarkovConfig(symbols=5, concentration=0.2, seed=1))
+    material = markov_material(
+        MarkovConfig(symbols=5, concentration=0.2, seed=1, test_seed=2, begin=NONE)
+    )
     one = set_of(corpus="markov", kind="chain", least_tokens=39)
     documents = markov_documents(material, one, receptive_field=FIELD)
     every, near = documents.ideals["ideal_all_NT"], documents.ideals["ideal_far_NT"]
@@ -325,6 +357,7 @@ def test_text_documents_are_cut_and_marked():
         sources={"shakespeare": 0.5, "chitchat": 0.5},
         train_share=0.5,
         validation_share=0.25,
+        test_part="last",
         min_turns=2,
         drop_offensive=False,
         limit=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from mneme.core.config import build
 from mneme.stats.intervals import bootstrap_mean
 from mneme.ttt.config import RunConfig
 from mneme.ttt.context_config import ContextConfig
+from mneme.ttt.context_ideal import share_of_gain
 from mneme.ttt.context_metrics import (
     MeasuredRun,
     by_position,
     grouped,
     inside_and_beyond,
 )
-from mneme.ttt.context_report import context_runs, share_of_gain
+from mneme.ttt.context_report import context_runs
 from mneme.ttt.model_report import loss_at, model_runs
 
 FIELD, TOKENS, DOCUMENTS = 3, 8, 12
@@ -36,6 +38,7 @@ DYNAMIC = {
     "chunk": 4,
     "clip": 1.0,
     "learning_rates": [0.3],
+    "tokens": 39,
     "documents": 2,
     "batch": 2,
     "kinds": [],
@@ -81,7 +84,7 @@ def plain(arrays, *, each="plays"):
 
 def run_of(*arrays, arm="second", corpus="text", **changes):
     settings = {"recipe": "r", "receptive_field": FIELD, "control_of": None, "further": {}}
-    settings |= {"steps_factor": 1.0, "tried": 3}
+    settings |= {"steps_factor": 1.0, "tried": 3, "trained_tokens": TOKENS}
     values = {"arm": arm, "corpus": corpus, "readings": arrays, "seeds": tuple(range(len(arrays)))}
     return MeasuredRun(**settings | values | changes)
 
@@ -272,6 +275,97 @@ def test_a_network_that_was_never_trained_is_compared_by_the_worth_of_contexts_a
     assert row(blocks, "f", "configurations_tried")["value"] == 3
 
 
+def test_what_meta_training_adds_is_told_from_what_any_training_adds():
+    """Own text is worth .2 to a fresh network, .5 to a trained one, .5 + .1 to a meta-trained."""
+    runs = {
+        "b": run_of(readings(2.0, own=0.6)),
+        "n": run_of(readings(2.1, own=0.5, seed=3), arm="naive", control_of="b"),
+        "f": run_of(readings(6.0, own=0.2, seed=1), arm="untrained", control_of="b"),
+    }
+    blocks = report(runs)
+    metric = "plays_own_minus_other_minus"
+    assert row(blocks, "b", f"{metric}_n")["value"] == pytest.approx(-0.1, abs=0.06)
+    assert row(blocks, "b", f"{metric}_f")["value"] == pytest.approx(-0.4, abs=0.06)
+    assert row(blocks, "n", f"{metric}_f")["value"] == pytest.approx(-0.3, abs=0.06)
+    assert row(blocks, "b", "plays_nll_minus_n")["value"] == pytest.approx(-0.1, abs=0.05)
+    assert not [r for r in blocks["n"]["rows"] if r["metric"].startswith("plays_nll_minus")]
+
+
+def test_what_reading_gains_is_told_from_a_better_network():
+    """Both are .2 better than the window at once; one gains .3 more where it has read more."""
+    blocks = report(
+        {
+            "b": run_of(readings(1.8, slope=0.3)),
+            "a": run_of(readings(1.8, seed=2), arm="first"),
+            "s": run_of(plain(readings(2.0, seed=1)), arm="sliding"),
+        }
+    )
+    for run, reads in (("b", -0.3), ("a", 0.0)):
+        beyond = row(blocks, run, "plays_beyond_minus_inside_minus_s")
+        assert beyond["value"] == pytest.approx(reads, abs=0.05)
+        length = row(blocks, run, "plays_nll_length_gain@4")
+        assert length["value"] == pytest.approx(reads, abs=0.05)
+        assert length["low"] <= reads + 1e-9
+        assert row(blocks, run, "plays_nll_length_gain_minus_s@4")["n"] == DOCUMENTS
+        inside = row(blocks, run, "plays_nll_inside_minus_s")["value"]
+        whole = row(blocks, run, "plays_nll_beyond_minus_s")["value"]
+        assert inside + beyond["value"] == pytest.approx(whole)
+    assert row(blocks, "b", "plays_nll_length_gain_minus_s@4")["value"] < -0.2
+    names = {r["metric"] for r in blocks["b"]["rows"]}
+    assert "plays_nll_length_gain@2" not in names, "the shortest less itself"
+
+
+def test_updates_are_worth_what_they_change_inside_and_beyond():
+    arrays = readings(2.0, slope=0.3)
+    arrays["plays/frozen_NT"] = arrays["plays/nll_NT"].copy()
+    arrays["plays/frozen_NT"][:, : FIELD + 1] += 0.1
+    arrays["plays/frozen_NT"][:, FIELD + 1 :] += 0.4
+    blocks = report({"b": run_of(arrays)})
+    assert row(blocks, "b", "plays_updates_inside")["value"] == pytest.approx(-0.1)
+    found = row(blocks, "b", "plays_updates_beyond")
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((-0.4, -0.4, -0.4))
+    beyond = row(blocks, "b", "plays_nll_beyond")["value"]
+    assert row(blocks, "b", "plays_nll_beyond_frozen")["value"] == pytest.approx(beyond + 0.4)
+
+
+def test_full_attention_is_compared_only_where_it_was_trained():
+    """Trained on 5 of 8 tokens, and wrong by 9 nats after them."""
+    wrong = readings(2.0, seed=1)
+    wrong["plays/nll_NT"][:, 5:] += 9
+    runs = {
+        "b": run_of(readings(1.8), trained_tokens=5),
+        "f": run_of(wrong, arm="full", trained_tokens=5),
+        "s": run_of(plain(readings(2.1, seed=2)), arm="sliding", trained_tokens=5),
+    }
+    config = config_of(plays=SET | {"edges": [1, 2, 4, 6, 9], "contexts": [2, 5]})
+    for run in runs.values():
+        run.readings[0]["plays/length_XL"] = np.full((DOCUMENTS, 2), 2.0)
+    blocks = report(runs, config)
+    ours = {r["metric"] for r in blocks["b"]["rows"] if "_minus_f" in r["metric"]}
+    assert ours == {
+        "plays_nll_inside_minus_f",
+        "plays_nll_trained_minus_f",
+        "plays_nll_beyond_trained_minus_f",
+        "plays_nll_position_minus_f@1",
+        "plays_nll_position_minus_f@2-3",
+        "plays_nll_position_minus_f@4-5",
+        "plays_nll_length_minus_f@2",
+    }
+    for metric in ours - {"plays_nll_length_minus_f@2"}:
+        assert row(blocks, "b", metric)["value"] == pytest.approx(-0.2, abs=0.08), metric
+    rows = {r["metric"].replace("_minus_s", "_minus_f") for r in blocks["f"]["rows"]}
+    assert {metric for metric in rows if re.search("_minus_f(@|$)", metric)} == ours
+    assert row(blocks, "b", "plays_nll_beyond_minus_s")["value"] == pytest.approx(-0.3, abs=0.05)
+    assert row(blocks, "f", "plays_nll_beyond_trained")["value"] < 2.2
+    assert row(blocks, "f", "plays_nll_beyond")["value"] > 8, "told, and not compared"
+
+
+def test_windows_are_counted_beside_plays():
+    blocks = report({"a": run_of(readings(2.0, groups=np.repeat([4, 9, 11], 4)))})
+    assert blocks["a"]["documents"] == {"plays": 12}
+    assert row(blocks, "a", "plays_nll")["n"] == 3
+
+
 def test_a_training_at_equal_time_is_one_more_run_to_be_set_against():
     runs = {
         "b": run_of(readings(2.0)),
@@ -346,6 +440,23 @@ def test_shares_of_the_ideal_gain(share):
     assert (
         curve["value"][2] < blocks["r_ideal_far"]["curves"]["chains"]["nll_by_position"]["value"][2]
     )
+
+
+def test_the_miss_of_an_ideal_learner_is_told_by_bin():
+    config = config_of(chains=SET | {"corpus": "markov", "kind": "chain"})
+    arrays = chains(1.0)
+    arrays["chains/nll_NT"][:, FIELD + 1 :] += 0.25
+    blocks = report({"a": run_of(arrays, arrays, corpus="markov")}, config)
+
+    def value(metric):
+        return row(blocks, "a", f"chains_{metric}")["value"]
+
+    assert value("nll_inside_minus_r_ideal_all") == pytest.approx(0)
+    assert value("nll_beyond_minus_r_ideal_all") == pytest.approx(0.25)
+    assert value("nll_position_minus_r_ideal_all@1") == pytest.approx(0)
+    assert value("nll_position_minus_r_ideal_all@4-8") == pytest.approx(0.25 * 4 / 5)
+    far = row(blocks, "r_ideal_far", "chains_nll_beyond")["value"]
+    assert value("nll_beyond_minus_r_ideal_far") == pytest.approx(value("nll_beyond") - far)
 
 
 def test_bins_beyond_reach_have_a_share_of_their_own():

@@ -205,6 +205,7 @@ def test_the_rule_writes_a_corpus_that_can_be_prepared(hub, parquet, tmp_path):
 CORPUS = {
     **{"tokenizer": "bytes", "vocabulary": None, "train_share": 0.5, "validation_share": 0.25},
     **{"sources": {"shakespeare": 0.5, "daily_dialog": 0.5}, "min_turns": 2, "seed": 0},
+    "test_part": "last",
     **{"drop_offensive": False, "harmless": [], "limit": None},
 }
 

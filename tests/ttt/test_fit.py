@@ -13,7 +13,7 @@ from mneme.ttt import fit as fit_module
 from mneme.ttt.config import InnerConfig, ModelConfig, RecipeConfig, TrainingConfig
 from mneme.ttt.fit import Course, DivergedError, fit, parameter_groups
 from mneme.ttt.inner import InnerLossError, read
-from mneme.ttt.meta import meta_loss
+from mneme.ttt.meta import inner_at, meta_loss
 from mneme.ttt.model import build_model
 
 CPU = torch.device("cpu")
@@ -47,6 +47,18 @@ TRAINING = TrainingConfig(
     eval_documents=3,
 )
 ARMS = ("full", "sliding", "two_mlp", "dynamic", "first", "second")
+
+
+class Shorter:
+    """The same, halved, and so twice as many, in the first two steps."""
+
+    def __init__(self):
+        self.whole = Cycles()
+        self.vocabulary, self.validation = V, self.whole.validation
+
+    def batch(self, step, seed, sequences, tokens):
+        parts = 2 if step < 2 else 1
+        return self.whole.batch(step, seed, sequences * parts, tokens // parts)
 
 
 class Cycles:
@@ -130,6 +142,22 @@ def test_first_step_is_adamw_on_the_meta_loss():
     assert course.step(0)["loss"] == pytest.approx(loss.item(), rel=1e-12)
     for mine, other in zip(course.model.parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
+
+
+def test_more_and_shorter_sequences_weigh_as_one_batch():
+    """Their mean loss and its gradient, whatever the micro-batch, not twice as much."""
+    found = []
+    for micro_batch in (4, 1):
+        course = course_of("second", material=Shorter(), micro_batch=micro_batch)
+        record = course.accumulate(0)
+        found.append([p.grad.clone() for p in course.model.parameters()])
+        assert course.tokens_of(0).shape == (8, 8)
+        assert course.tokens_of(2).shape == (4, 15)
+        inner = inner_at(course.inner, course.config, step=0)
+        whole = meta_loss(course.model, course.tokens_of(0), inner, course.config, arm="second")
+        assert record["loss"] == pytest.approx(whole.item(), rel=1e-5)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("objective", ["all_chunks", "split"])

@@ -186,6 +186,12 @@ def test_the_sweep_is_averaged_over_seeds_and_keeps_its_reasons(config):
     assert first["delta_minus_other"]["value"] == pytest.approx(0.4)
     assert second["delta"]["value"] == pytest.approx(0.6)
     assert (third["delta"], third["reason"]) == (None, "too long")
+    rows = {r["metric"]: r for r in told["runs"]["real"]["rows"]}
+    # own .2 and .4 of 4 and of 5 nats: 5, 10 and 4, 8 percent
+    assert rows["swept_percent@0.1/8"]["value"] == pytest.approx((5 + 10 + 4 + 8) / 4)
+    assert (rows["swept_percent@0.1/8"]["n"], rows["swept_percent@0.1/8"]["unit"]) == (2, "percent")
+    assert rows["swept_percent@1/99"]["value"] is None
+    assert rows["swept_percent@1/99"]["reason"] == "too long"
 
 
 def test_the_table_has_every_loss(config):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mneme.core.config import ConfigError
-from mneme.ttt.corpus_config import CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import CorpusConfig, FewStatesConfig, MarkovConfig
 from mneme.ttt.markov import draw_documents
 from mneme.ttt.material import markov_material, text_material
 
@@ -16,6 +16,7 @@ CONFIG = CorpusConfig(
     sources={"shakespeare": 0.25, "chitchat": 0.75},
     train_share=0.5,
     validation_share=0.25,
+    test_part="last",
     min_turns=2,
     drop_offensive=False,
     limit=None,
@@ -51,9 +52,14 @@ def material(arrays):
     return text_material(arrays, CONFIG)
 
 
+BEGIN = FewStatesConfig(steps=0, symbols=2, concentration=0.1, tokens=10)
+
+
 @pytest.fixture(scope="module")
 def chains():
-    return markov_material(MarkovConfig(symbols=6, concentration=0.2, seed=3))
+    return markov_material(
+        MarkovConfig(symbols=6, concentration=0.2, seed=3, test_seed=4, begin=BEGIN)
+    )
 
 
 def test_a_batch_depends_on_step_and_seed_only(material, chains):
@@ -193,12 +199,31 @@ def test_kinds_follow_the_sources(material, chains, arrays):
 def test_chains_of_training_validation_and_test_are_never_shared(chains):
     test, groups = chains.test_documents("chain", 30, 4)
     validation = chains.validation(4, 30)
+    other = markov_material(dataclasses.replace(chains.config, test_seed=5))
+    np.testing.assert_array_equal(other.validation(3, 30), chains.validation(3, 30))
+    assert (other.test_chains(30, 3)[0] != chains.test_chains(30, 3)[0]).any(axis=1).all()
     trained = np.concatenate([chains.batch(s, seed, 4, 30) for s in range(5) for seed in (0, 3)])
     rows = np.concatenate([test, validation, trained])
     assert len(np.unique(rows, axis=0)) == len(rows) == 48
     assert groups.tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(chains.test_documents("chain", 30, 4)[0], test)
     np.testing.assert_array_equal(chains.validation(4, 30), validation)
+
+
+def test_training_may_begin_with_short_chains_of_few_symbols(chains):
+    begin = dataclasses.replace(BEGIN, steps=3)
+    material = markov_material(dataclasses.replace(chains.config, begin=begin))
+    found = material.batch(2, 1, 40, 20)
+    assert found.shape == (80, 11), "the same tokens in shorter documents"
+    kinds = [frozenset(row.tolist()) for row in found]
+    assert max(map(len, kinds)) == 2
+    assert len(set(kinds)) > 10, "each its own symbols"
+    assert set(found.ravel().tolist()) == set(range(6))
+    np.testing.assert_array_equal(material.batch(2, 1, 40, 20), found)
+    np.testing.assert_array_equal(material.batch(3, 1, 4, 20), chains.batch(3, 1, 4, 20))
+    for name in ("validation", "test_chains"):
+        ours, theirs = (getattr(m, name)(*a) for m, a in ((material, (20, 4)), (chains, (20, 4))))
+        np.testing.assert_array_equal(ours[0], theirs[0])
 
 
 def test_test_chains_come_with_their_matrices(chains):

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from mneme.core.config import ConfigError, build
-from mneme.core.corpora import Document
+from mneme.core.corpora import Document, read_documents
+from mneme.core.workflow import merge
 from mneme.ttt.codec import Codec, byte_tokenizer
 from mneme.ttt.corpus_config import KINDS, SPLITS, CorpusConfig, MarkovConfig
+from mneme.ttt.material import text_material
 from mneme.ttt.prepare import offensive, plays, prepare, split_of
+from mneme.ttt.settings import TTTConfig
+
+CONFIGS = Path(__file__).parents[2] / "config"
 
 SETTINGS = {
     "tokenizer": "bpe",
@@ -17,6 +24,7 @@ SETTINGS = {
     "sources": {"shakespeare": 0.5, "chitchat": 0.5},
     "train_share": 0.5,
     "validation_share": 0.25,
+    "test_part": "last",
     "min_turns": 3,
     "drop_offensive": True,
     "limit": None,
@@ -200,6 +208,35 @@ def test_splits_of_few_documents():
         split_of(2, CONFIG, generator=np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("count", [3, 10, 37, 4000])
+def test_no_document_is_for_tests_in_both_parts_and_validation_stays(count):
+    shares = {"train_share": 0.65, "validation_share": 0.1}
+    last, first = (
+        split_of(
+            count,
+            dataclasses.replace(CONFIG, test_part=part, **shares),
+            generator=np.random.default_rng(0),
+        )
+        for part in ("last", "first")
+    )
+    assert np.bincount(first).tolist() == np.bincount(last).tolist()
+    assert not ((first == 2) & (last == 2)).any()
+    assert (first[last == 2] == 0).all(), "what was read before is trained on"
+    np.testing.assert_array_equal(first == 1, last == 1)
+
+
+def test_too_few_to_train_on_for_another_test_part():
+    with pytest.raises(ConfigError, match="test_part must be last, or there must be as many"):
+        build(
+            CorpusConfig,
+            SETTINGS | {"test_part": "first", "train_share": 0.3},
+            where="corpus",
+        )
+    tight = dataclasses.replace(CONFIG, train_share=0.34, validation_share=0.32, test_part="first")
+    with pytest.raises(ConfigError, match="25 give 8 and 9: raise train_share"):
+        split_of(25, tight, generator=np.random.default_rng(0))
+
+
 def test_a_part_that_the_filter_empties_is_an_error():
     sources = documents()
     sources["chitchat"] = [Document(d.group, "a\nb") for d in sources["chitchat"]]
@@ -229,7 +266,8 @@ def test_wrong_settings_are_named(change, message):
 
 @pytest.mark.parametrize(("key", "value"), [("symbols", 1), ("concentration", 0.0)])
 def test_wrong_chains_are_named(key, value):
-    good = {"symbols": 4, "concentration": 0.1, "seed": 0}
+    begin = {"steps": 0, "symbols": 2, "concentration": 0.1, "tokens": 8}
+    good = {"symbols": 4, "concentration": 0.1, "seed": 0, "test_seed": 1, "begin": begin}
     with pytest.raises(ConfigError, match=f"markov.{key} must be"):
         build(MarkovConfig, good | {key: value}, where="markov")
 
@@ -241,3 +279,44 @@ def test_a_limit_keeps_the_first_plays_and_conversations():
     assert set(texts_of(few)) == set(names)
     with pytest.raises(ConfigError, match="limit must be null or at least 3"):
         dataclasses.replace(CONFIG, limit=2)
+
+
+# --- the real corpora
+
+
+@pytest.fixture(scope="module")
+def real_texts(corpora_dir):
+    return {
+        name: read_documents(corpora_dir / f"{name}.jsonl") for name in ("shakespeare", "chitchat")
+    }
+
+
+@pytest.mark.parametrize("size", ["config", "long", "gpu"])
+def test_the_corpora_have_the_lengths_that_every_size_asks_for(real_texts, size):
+    """Training and validation sequences, all test documents, and enough that allow contexts."""
+    content = yaml.safe_load((CONFIGS / "config.yaml").read_text(encoding="utf-8"))
+    overlay = yaml.safe_load((CONFIGS / f"{size}.yaml").read_text(encoding="utf-8"))
+    room = build(TTTConfig, merge(content["ttt"], overlay["ttt"]), where="ttt")
+    corpus, recipe = room.corpora["text"], room.recipe("text_second")
+    material = text_material(prepare(real_texts, corpus, tokenizer=None).arrays, corpus)
+    training, dynamic = recipe.training, room.context.dynamic
+    wanted = (training.batch, training.tokens + 1)
+    assert material.batch(0, room.seeds[0], training.batch, training.tokens).shape == wanted
+    validation = material.validation(training.eval_documents, training.tokens)
+    assert len(validation) == training.eval_documents
+    assert len(material.validation(dynamic.documents, dynamic.tokens)) == dynamic.documents
+    read = [one.tokens for one in room.context.sets.values() if one.kind == "play"]
+    assert dynamic.tokens == min(read), "the rate is chosen at the length of the plays"
+    for one in room.context.sets_of("text").values():
+        needed = one.needed(recipe.model.receptive_field)
+        if one.kind == "play":
+            tokens_NT, groups_N = material.test_documents("play", one.tokens, one.documents)
+            assert tokens_NT.shape == (one.documents, one.tokens + 1)
+            assert one.tokens + 1 >= needed
+            assert len(np.unique(groups_N)) >= 6
+            continue
+        ragged = material.test_conversations(one.least_tokens, one.tokens, one.documents)
+        assert (ragged.lengths >= needed).sum() >= 16, "contexts of fewer tell nothing"
+    trained = np.diff(material._arrays["offsets"])[material._arrays["split"] == 0].sum()
+    passes = training.steps * training.batch * training.tokens / trained
+    assert passes <= 6, "more is learnt by heart"

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from mneme.core.config import ConfigError, build, plain
 from mneme.core.workflow import canonical, merge
 from mneme.ttt.blocks import ttt_blocks
-from mneme.ttt.config import RecipeConfig
+from mneme.ttt.config import Arm, RecipeConfig
 from mneme.ttt.paths import MARKOV, TTTPaths, by_run
 from mneme.ttt.settings import TTTConfig
 from mneme.ttt.stages import (
@@ -215,16 +216,20 @@ def test_reports_are_told_of_the_runs_they_read(size):
     assert told["ttt_adapter", None]["resamples"] == config.adapter.resamples
 
 
-BOTH = ["text_second", "text_sliding", "text_dynamic", "text_untrained"]
-FITTED_TEXT = ["text_second", "text_sliding"]
-MARKOVS = ["markov_second", "markov_first", "markov_sliding"]
+FITTED_TEXT = ["text_second", "text_sliding", "text_two_mlp"]
+UNFITTED = {"text_dynamic", "text_naive", "text_untrained", "markov_untrained"}
+BOTH = [*FITTED_TEXT, "text_dynamic", "text_naive", "text_untrained"]
+FITTED_MARKOV = ["markov_second", "markov_first", "markov_sliding"]
+MARKOVS = [*FITTED_MARKOV, "markov_untrained"]
 
 
 def of(rule, names):
     return [(rule, name) for name in names]
 
 
-ALL_RUNS = of("ttt_fit", [*MARKOVS, *FITTED_TEXT, "original"]) + of("ttt_measure", MARKOVS + BOTH)
+ALL_RUNS = of("ttt_fit", [*FITTED_MARKOV, *FITTED_TEXT, "original"]) + of(
+    "ttt_measure", MARKOVS + BOTH
+)
 
 
 @pytest.fixture(scope="module")
@@ -265,13 +270,13 @@ def told():
         ),
         (
             {"recipes.markov.inner.learning_rate": 0.123},
-            [*of("ttt_fit", MARKOVS), *of("ttt_measure", MARKOVS), ("ttt_context", None)],
+            [*of("ttt_fit", FITTED_MARKOV), *of("ttt_measure", MARKOVS), ("ttt_context", None)],
         ),
         (
             {"sizes.tiny.qk_norm": False},
             [("ttt_fit", "original"), ("ttt_adapter_fit", "original"), ("ttt_grid", None)],
         ),
-        ({"markov.seed": 99}, of("ttt_fit", MARKOVS) + of("ttt_measure", MARKOVS)),
+        ({"markov.seed": 99}, of("ttt_fit", FITTED_MARKOV) + of("ttt_measure", MARKOVS)),
         (
             {"corpora.source_text.seed": 99},
             [
@@ -357,9 +362,9 @@ def test_addresses():
     assert paths.read_corpora == ["text"]
     assert paths.prepared(MARKOV) == {}
     assert paths.prepared("text")["tokens"] == "results/ttt/prepare/text/tokens.npz"
-    assert set(paths.runs) - set(paths.fitted) == {"text_dynamic", "text_untrained"}
+    assert set(paths.runs) - set(paths.fitted) == UNFITTED
     assert paths.measured == sorted(MARKOVS + BOTH)
-    assert set(paths.measured) - set(paths.compared) == {"text_dynamic", "text_untrained"}
+    assert set(paths.measured) - set(paths.compared) == UNFITTED
     assert (paths.grid_adapters, paths.grid_runs, paths.grid_corpora) == (
         ["original", "tinylora"],
         ["original", "text_second"],
@@ -376,6 +381,31 @@ def test_dynamic_evaluation_reads_with_the_weights_of_its_recipes_sliding_window
     found = paths.weights("text_dynamic")
     assert found == paths.seeded("fit", "text_sliding", "model.safetensors")
     assert paths.weights("text_untrained") == []
+    assert paths.weights("text_naive") == paths.seeded("fit", "text_two_mlp", "model.safetensors")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_claims_rest_on_seeds_and_documents_that_no_trial_used(size):
+    """Trials and first runs: seeds 0 to 4, the last documents as dealt, chains of test seed 0."""
+    config = load(room(size))
+    assert not set(config.seeds) & set(range(5))
+    assert {one.test_part for one in config.corpora.values()} == {"first"}
+    assert config.markov.test_seed != 0
+    assert len(config.seeds) == {"long": 3, "gpu": 5}.get(size, 1)
+
+
+@pytest.mark.parametrize("size", ["long", "gpu"])
+def test_larger_sizes_have_every_comparison_and_every_context(size):
+    config = load(room(size))
+    for recipe in ("text", "markov"):
+        arms = {run.arm for run in config.runs.values() if run.recipe == recipe}
+        assert arms == {*typing.get_args(Arm)}
+        longer = {
+            run.arm for run in config.runs.values() if run.recipe == recipe and run.steps_factor > 1
+        }
+        assert longer == {"sliding", "first"}, "equal parameters, equal tokens, equal time"
+    assert set(config.context.untrained_kinds) == set(config.context.kinds)
+    assert set(config.context.dynamic.kinds) == set(config.context.kinds)
 
 
 def test_an_arm_that_trains_as_long_as_another_has_more_steps_and_nothing_else():
@@ -561,6 +591,20 @@ TALKERS = "a run with fast weights on text: original, text_second"
             "run, got 'dynamic'",
         ),
         (
+            {"adapter.measure.updated": ["tinylora"]},
+            "adapter.measure.updated must be names of adapter.runs, with the controls of each, got",
+        ),
+        (
+            {"markov.begin.steps": 3, "markov.begin.tokens": 48},
+            "markov.begin.tokens must be above inner.chunk = 32 and a divisor of training.tokens = "
+            "512, got 48",
+        ),
+        (
+            {"runs.text_naive.recipe": "markov"},
+            "runs.text_naive.arm must be another arm: its weights are those of the recipe's "
+            "one two_mlp run, got 'naive'",
+        ),
+        (
             {"runs.text_dynamic": DYNAMIC, "runs.again": SLIDING},
             "runs.text_dynamic.arm must be another arm: its weights are those of the recipe's "
             "one sliding run, got 'dynamic'",
@@ -654,7 +698,7 @@ TALKERS = "a run with fast weights on text: original, text_second"
         (
             {"runs.text_second.arm": "secnd"},
             "runs.text_second.arm must be one of 'full', 'sliding', 'two_mlp', 'dynamic', "
-            "'first', 'second', 'untrained', got 'secnd'",
+            "'first', 'second', 'naive', 'untrained', got 'secnd'",
         ),
         (
             {"recipes.text.training.objective": "both"},

@@ -22,7 +22,7 @@ from mneme.ttt.context_documents import markov_documents
 from mneme.ttt.context_gather import bytes_per_token, measured_runs
 from mneme.ttt.context_report import context_runs
 from mneme.ttt.context_stages import read_sets
-from mneme.ttt.corpus_config import CorpusConfig, MarkovConfig
+from mneme.ttt.corpus_config import CorpusConfig, FewStatesConfig, MarkovConfig
 from mneme.ttt.fit import fit
 from mneme.ttt.grid import measure_grid
 from mneme.ttt.grid_config import GridConfig
@@ -40,16 +40,18 @@ from mneme.ttt.stages import (
 from mneme.ttt.tinylora import adapt, load_adapter, save_adapter
 from mneme.ttt.trained import WeightsError, measured_model, trained_model, untrained_model
 
+NONE = FewStatesConfig(steps=0, symbols=2, concentration=0.1, tokens=8)
 CPU = torch.device("cpu")
 SEEDS = (3, 1)
 SYMBOLS = 7
-CHAINS = MarkovConfig(symbols=SYMBOLS, concentration=0.3, seed=0)
+CHAINS = MarkovConfig(symbols=SYMBOLS, concentration=0.3, seed=0, test_seed=1, begin=NONE)
 TEXT = CorpusConfig(
     tokenizer="bytes",
     vocabulary=None,
     sources={"shakespeare": 0.5, "chitchat": 0.5},
     train_share=0.6,
     validation_share=0.2,
+    test_part="last",
     min_turns=2,
     drop_offensive=False,
     limit=None,
@@ -225,7 +227,14 @@ CONTEXT = {
     "resamples": 100,
     "untrained_kinds": ["own", "none"],
     "dynamic": {
-        **{"chunk": 4, "clip": 1.0, "learning_rates": [0.1], "documents": 2, "batch": 2},
+        **{
+            "chunk": 4,
+            "clip": 1.0,
+            "learning_rates": [0.1],
+            "tokens": 16,
+            "documents": 2,
+            "batch": 2,
+        },
         "kinds": ["own", "none"],
     },
 }
@@ -430,7 +439,9 @@ def adapter_files(number):
     for place in range(2):
         after = number + 0.1 * place
         before_C = np.full(4, 9.0 + place)
-        losses.append({"before_C": before_C, "after_C": np.full(4, after), "tokens_C": before_C})
+        read = {"before_C": before_C, "after_C": np.full(4, after), "tokens_C": before_C}
+        read |= {"before_ttt_C": before_C - 2, "after_ttt_C": read["after_C"] - 2}
+        losses.append(read)
         reply = {"prompt": "Hi", "base": "a b c", "adapter": f"{number} {place} d"}
         points = [{"step": 1, "train_loss": after, "val_nll": after}]
         history = {"trained_parameters": 100 * number, "points": points}
@@ -474,7 +485,8 @@ def test_an_adapter_stands_beside_its_own_controls_alone(adapter_blocks):
         for name, block in adapter_blocks.items()
     }
     assert against["mike"] == against["alpha"] == {}
-    assert list(against["zulu"]) == ["dialogue_nll.minus_alpha"]
+    both = ["dialogue_nll.minus_alpha", "dialogue_nll_ttt.minus_alpha"]
+    assert list(against["zulu"]) == both
     rows = adapter_blocks["zulu"]["rows"]
     whole = [r for r in rows if r["metric"] == "dialogue_nll.minus_alpha" and r["seed"] is None]
     assert [row["value"] for row in whole] == [pytest.approx(2 - 5)]

@@ -41,7 +41,7 @@ HEADLINE_ROWS = (
     r"slot_ablation \w+ (mem_entropy|nll_change@retrained@all)",
     r"kernel e0 (sine|envelope)_r_squared",
     r"ttt_model \w+ (val_nll|parameters|tokens_per_s)",
-    r"ttt_adapter \w+ dialogue_nll\.(before|after|change|minus_\w+)",
+    r"ttt_adapter \w+ dialogue_nll(_ttt)?\.(before|after|change|minus_\w+)",
     r"ttt_grid \w+ (pre|percent|delta|delta_minus_(other|shuffled|sentences))",
     r"ttt_grid original(_adapter|_untrained)? source_percent(_(other|shuffled))?",
     r"ttt_grid \w+_adapter percent_minus_\w+",

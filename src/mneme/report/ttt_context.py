@@ -45,6 +45,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "full": {"color": BLACK, "linewidth": 1.4},
     "two_mlp": control_style(0),
     "sliding": control_style(1),
+    "naive": control_style(4),
     "untrained": control_style(2),
     "first, longer": {"color": ACCENT, "linewidth": 1.2, "linestyle": DASHES[2]},
     "sliding, longer": control_style(3),
@@ -57,7 +58,8 @@ NAMES = {
     "full": "full attention",
     "two_mlp": "sliding, two MLPs, no TTT",
     "sliding": "sliding window",
-    "untrained": "TTT, not meta-trained",
+    "naive": "TTT, trained without updates",
+    "untrained": "TTT, never trained",
     "first, longer": "TTT, first order, at equal time",
     "sliding, longer": "sliding window, at equal time",
 }
@@ -70,6 +72,9 @@ IDEALS = {
 }
 ADAPTING = ("second", "first", "dynamic")
 """Trained arms with contexts to compare."""
+UNLEARNT = 0.4
+"""Nats above the ideal reader of the receptive field from which a window has not learnt to look
+back: half of what separates that reader (2.62) from chance (ln 32 = 3.47)."""
 CONTRASTS = {
     "own_minus_other": "own − another document",
     "own_minus_shuffled": "own − its tokens shuffled",
@@ -106,7 +111,8 @@ def context_figure(runs: Runs) -> Figure:
         title="Does training at test time carry context past the attention window?",
         note="Loss in nats a token, lower is better; bands and bars: 95 % intervals over plays, "
         "conversations or documents; ticks: single seeds.\nGrey: controls. Dashed upright: all "
-        "that attention can reach.",
+        "that attention can reach. Full attention: beyond the length of training, out of range."
+        + _not_learnt(runs),
     )
     grid = figure.add_gridspec(3, 1, height_ratios=(3.5 * panels, 3.2, 0.9))
     curves = grid[0].subgridspec(panels, wide).subplots(squeeze=False)
@@ -123,6 +129,21 @@ def context_figure(runs: Runs) -> Figure:
     names.set_axis_off()
     legend(names, *curves.ravel(), *forests, loc="center", ncols=4, fontsize=9)
     return settled(figure)
+
+
+def _not_learnt(runs: Runs) -> str:
+    """Name the plain windows that lose more than an ideal reader of their receptive field.
+
+    On chains: a network that had learnt to look up what followed a symbol would be near it.
+    """
+    named = []
+    for run, block in sorted(runs.items()):
+        row = row_of(runs, run, f"chains_nll_beyond_minus_{block['recipe']}_ideal_far")
+        plain = block["arm"] in ("sliding", "two_mlp", "full")
+        if plain and row is not None and row["value"] > UNLEARNT:
+            named.append(f"{run} ({row['value']:+.2f})")
+    told_them = ", ".join(named)
+    return f"\nNot learnt to look back, against the ideal of that reach: {told_them}." * bool(named)
 
 
 def columns_of(runs: Runs) -> list[tuple[str, str]]:
@@ -173,11 +194,17 @@ def _positions(axis: Axes, runs: Runs, recipe: str, each: str) -> None:
     _log_tokens(axis)
     dress(
         axis,
-        title=f"{recipe}, {each}: what is reading on worth?",
+        title=f"{recipe}, {each}{_windows(runs, each)}: what is reading on worth?",
         x="tokens read before (log bins)",
         y="loss, nats a token",
         answer=_share(runs, each),
     )
+
+
+def _windows(runs: Runs, each: str) -> str:
+    """Tell how many windows were read: intervals are over the fewer plays they are from."""
+    counts = {block.get("documents", {}).get(each) for block in runs.values()} - {None}
+    return f" ({counts.pop()} windows)" if len(counts) == 1 else ""
 
 
 def _share(runs: Runs, each: str) -> str:
@@ -261,7 +288,7 @@ def _told_anywhere(runs: Runs, columns: Sequence[tuple[str, str]], metric: str) 
 
 def _contrasts(axis: Axes, runs: Runs, each: str, lines: Sequence[str], *, named: bool) -> None:
     """Draw what own context is worth against every other, arm by arm."""
-    shown = (*ADAPTING, "first, longer", "untrained")
+    shown = (*ADAPTING, "first, longer", "naive", "untrained")
     arms = [pair for pair in reversed(_arms(runs, untrained=True)) if pair[1] in shown]
     for shift, (run, arm) in zip(np.linspace(-0.22, 0.22, len(arms)), arms, strict=True):
         for place, metric in enumerate(lines):

@@ -1,8 +1,9 @@
 """Train a dialogue adapter on answers, and read held-out conversations before and after.
 
-The base is frozen and reads without updates at test time: what an adapter learns is in the weights
-that every reader starts from. What a step reads depends only on the seed and the step, so a killed
-training continues bit for bit.
+The base is frozen and reads without updates while the adapter is trained: what it learns is in the
+weights that every reader starts from. Held-out conversations are read both ways, without updates
+and with them, as the base is used. What a step reads depends only on the seed and the step, so a
+killed training continues bit for bit.
 
 Legend: B batch, T position, C conversations.
 """
@@ -25,9 +26,11 @@ from mneme.core.seeds import derive, numpy_generator, torch_generator
 from mneme.nn.schedule import warm_cosine
 from mneme.ttt.adapter_config import AdapterMeasureConfig, AdapterRunConfig, AdapterTrainingConfig
 from mneme.ttt.codec import Codec
+from mneme.ttt.config import InnerConfig
 from mneme.ttt.decoder import generate, prefill
 from mneme.ttt.dialogue import Dialogues, Pieces, batch_rows, cut, permuted, trimmed
 from mneme.ttt.fit import DivergedError
+from mneme.ttt.inner import read
 from mneme.ttt.model import TTTTransformer
 from mneme.ttt.sampling import sample
 from mneme.ttt.tinylora import adapt, deltas_of, merged, trainable
@@ -164,7 +167,9 @@ class Course:
 
     def validation_nll(self) -> float:
         """Return the mean over validation conversations of their loss, nats an answer's token."""
-        nll_C, _ = dialogue_nll(self.adapter, self.val, batch=self.config.batch, device=self.device)
+        nll_C, _ = dialogue_nll(
+            self.adapter, self.val, batch=self.config.batch, device=self.device, inner=None
+        )
         return float(nll_C.mean())
 
     def summary(self) -> dict[str, Any]:
@@ -202,11 +207,29 @@ def answer_nll(
     return nn.functional.cross_entropy(logits_KV, tokens[:, 1:][counted], reduction="none")
 
 
+def _updated_nll(
+    model: TTTTransformer,
+    tokens_BT1: Ints,
+    counted_BT: NDArray[np.bool_],
+    inner: InnerConfig,
+    *,
+    device: torch.device,
+) -> Tensor:
+    """Return what `answer_nll` does, read with updates; padding follows all counted targets."""
+    nll_BT = read(model, torch.from_numpy(tokens_BT1).to(device), inner).nll_BT
+    return nll_BT[torch.from_numpy(counted_BT).to(device)]
+
+
 @torch.no_grad()
 def dialogue_nll(
-    model: nn.Module, chosen: Pieces, *, batch: int, device: torch.device
+    model: nn.Module,
+    chosen: Pieces,
+    *,
+    batch: int,
+    device: torch.device,
+    inner: InnerConfig | None,
 ) -> tuple[Floats, Ints]:
-    """Read conversations without updates.
+    """Read conversations.
 
     Parameters
     ----------
@@ -218,6 +241,13 @@ def dialogue_nll(
         Pieces at a time.
     device : torch.device
         Where the model is.
+    inner : InnerConfig or None
+        The inner loop, to read each piece with updates from its beginning; None: without.
+
+    Raises
+    ------
+    InnerLossError
+        A loss or an inner gradient is not finite.
 
     Returns
     -------
@@ -233,7 +263,12 @@ def dialogue_nll(
     for start in range(0, len(order_N), batch):
         rows_B = order_N[start : start + batch]
         tokens_BT1, counted_BT = trimmed(chosen, rows_B)
-        nll_K = answer_nll(model, tokens_BT1, counted_BT, device=device).double().cpu().numpy()
+        if inner is None:
+            told_K = answer_nll(model, tokens_BT1, counted_BT, device=device)
+        else:
+            assert isinstance(model, TTTTransformer)
+            told_K = _updated_nll(model, tokens_BT1, counted_BT, inner, device=device)
+        nll_K = told_K.double().cpu().numpy()
         owner_K = np.repeat(chosen.conversation_N[rows_B], counted_BT.sum(axis=1))
         np.add.at(total_C, owner_K, nll_K)
         np.add.at(tokens_C, owner_K, 1)
@@ -248,8 +283,9 @@ def measure_adapter(
     *,
     conversations: int,
     device: torch.device,
+    inner: InnerConfig | None,
 ) -> dict[str, NDArray]:
-    """Read test conversations before and after.
+    """Read test conversations before and after, without updates and, if asked, with them.
 
     Parameters
     ----------
@@ -263,18 +299,24 @@ def measure_adapter(
         The first so many; all where there are fewer.
     device : torch.device
         Where the networks are.
+    inner : InnerConfig or None
+        The base's inner loop; None: they are not read with updates.
 
     Returns
     -------
     dict
-        `before_C`, `after_C` (float64, nats an answer's token, a mean a conversation) and
-        `tokens_C` (int64): ready for an `.npz`.
+        `before_C`, `after_C`, with updates `before_ttt_C`, `after_ttt_C` (float64, nats an
+        answer's token, a mean a conversation) and `tokens_C` (int64): ready for an `.npz`.
     """
     few = dialogues.test[:conversations]
     chosen = cut(few, dialogues.marks, tokens=training.tokens)
-    before_C, tokens_C = dialogue_nll(base, chosen, batch=training.batch, device=device)
-    after_C, _ = dialogue_nll(adapted, chosen, batch=training.batch, device=device)
-    return {"before_C": before_C, "after_C": after_C, "tokens_C": tokens_C}
+    arrays: dict[str, NDArray] = {}
+    ways = {"": None} if inner is None else {"": None, "_ttt": inner}
+    for way, loop in ways.items():
+        how: dict[str, Any] = {"batch": training.batch, "device": device, "inner": loop}
+        arrays[f"before{way}_C"], arrays["tokens_C"] = dialogue_nll(base, chosen, **how)
+        arrays[f"after{way}_C"], _ = dialogue_nll(adapted, chosen, **how)
+    return arrays
 
 
 def sample_replies(

@@ -79,6 +79,8 @@ class AdapterMeasureConfig:
 
     conversations: int
     """Test conversations read; all of them where there are fewer."""
+    updated: tuple[str, ...]
+    """Adapters whose conversations are also read with updates at test time, with their controls."""
     prompts: tuple[str, ...]
     """What the other side says, one reply each."""
     reply_tokens: int

@@ -29,7 +29,7 @@ def adapter_runs(
     runs : mapping
         Settings by name.
     losses : mapping
-        Name -> `before_C`, `after_C` under each seed.
+        Name -> `before_C`, `after_C`, and both with `_ttt`, under each seed.
     told : mapping
         Name -> `history`, `replies` under each seed.
     tried : mapping
@@ -42,8 +42,12 @@ def adapter_runs(
     measured = {
         name: MeasuredAdapter(
             seeds=seeds,
-            before_SC=np.stack([arrays["before_C"] for arrays in losses[name]]),
-            after_SC=np.stack([arrays["after_C"] for arrays in losses[name]]),
+            before_SC=_stacked(losses[name], "before_C"),
+            after_SC=_stacked(losses[name], "after_C"),
+            before_ttt_SC=_stacked(losses[name], "before_ttt_C")
+            if _updated(losses[name])
+            else None,
+            after_ttt_SC=_stacked(losses[name], "after_ttt_C") if _updated(losses[name]) else None,
             replies=tuple(tuple(record["replies"]) for record in told[name]),
             histories=tuple(record["history"] for record in told[name]),
             base=run.base,
@@ -61,3 +65,11 @@ def adapter_runs(
         )
         for name, one in measured.items()
     }
+
+
+def _updated(arrays: Sequence[Mapping[str, NDArray]]) -> bool:
+    return "before_ttt_C" in arrays[0]
+
+
+def _stacked(arrays: Sequence[Mapping[str, NDArray]], key: str) -> NDArray:
+    return np.stack([one[key] for one in arrays])

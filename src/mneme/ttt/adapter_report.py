@@ -37,6 +37,10 @@ class MeasuredAdapter:
     """Loss of each conversation's answers without the adapter, nats a token."""
     after_SC: Floats
     """The same with it."""
+    before_ttt_SC: Floats | None
+    """Without the adapter, read with updates at test time; None where it was not."""
+    after_ttt_SC: Floats | None
+    """With it, read with updates."""
     replies: tuple[tuple[Reply, ...], ...]
     """Replies of each seed to the same prompts."""
     histories: tuple[Mapping[str, Any], ...]
@@ -73,7 +77,8 @@ def adapter_block(
     -------
     dict
         `rows`: `dialogue_nll.before`, `.after`, `.change` (after - before: negative is better),
-        `.minus_<control>` (after, against the control's), `trained_parameters`,
+        `.minus_<control>` (after, against the control's), the same as `dialogue_nll_ttt` where
+        conversations are read with updates, `trained_parameters`,
         `configurations_tried`, and of the replies
         `distinct_2`, `repetition`, `words`, each `.base`, `.adapter`, `.change`. `curves`: `step`
         and, a list a seed, `train_loss` and `val_nll`. `replies`: seed, prompt and both replies.
@@ -89,22 +94,33 @@ def adapter_block(
             raise ValueError(
                 f"{name} has other seeds or conversations than what it is a control of"
             )
-    losses = {
-        "before": measured.before_SC,
-        "after": measured.after_SC,
-        "change": measured.after_SC - measured.before_SC,
-    } | {f"minus_{name}": measured.after_SC - other.after_SC for name, other in controls.items()}
+    told = {"unit": "nats/token", "seeds": measured.seeds, "control_of": measured.control_of}
     rows = []
-    for name, values_SC in losses.items():
+    for name, values_SC in _losses(measured, controls).items():
         crossed = crossed_mean(values_SC, resamples=resamples, generator=generator)
-        told = {"unit": "nats/token", "seeds": measured.seeds, "control_of": measured.control_of}
-        rows += crossed.rows(f"dialogue_nll.{name}", **told)
+        rows += crossed.rows(name, **told)
     rows.append(_parameters(measured))
     rows.append(tried_row(measured.tried, control_of=measured.control_of))
     rows += _reply_rows(measured, resamples=resamples, generator=generator)
     return run_block(
         rows, base=measured.base, curves=_curves(measured.histories), replies=_told(measured)
     )
+
+
+def _losses(
+    measured: MeasuredAdapter, controls: Mapping[str, MeasuredAdapter]
+) -> dict[str, Floats]:
+    """Return metric -> (S, C), read without updates and with them."""
+    found = {}
+    for metric, way in (("dialogue_nll", ""), ("dialogue_nll_ttt", "_ttt")):
+        before, after = (getattr(measured, f"{part}{way}_SC") for part in ("before", "after"))
+        if before is None:
+            continue
+        found |= {f"{metric}.before": before, f"{metric}.after": after}
+        found[f"{metric}.change"] = after - before
+        for name, other in controls.items():
+            found[f"{metric}.minus_{name}"] = after - getattr(other, f"after{way}_SC")
+    return found
 
 
 def _parameters(measured: MeasuredAdapter) -> Row:

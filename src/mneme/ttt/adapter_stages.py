@@ -45,7 +45,7 @@ def adapted(
     Returns
     -------
     losses : dict
-        `before_C`, `after_C`, `tokens_C`.
+        `before_C`, `after_C`, `before_ttt_C`, `after_ttt_C`, `tokens_C`.
     told : dict
         History and replies, JSON-ready.
     """
@@ -71,6 +71,7 @@ def adapted(
         config.training,
         conversations=config.measure.conversations,
         device=device,
+        inner=recipe.inner if config.name in config.measure.updated else None,
     )
     replies = sample_replies(base, fitted.model, codec, config.measure, seed=seed)
     before, after = losses["before_C"].mean(), losses["after_C"].mean()

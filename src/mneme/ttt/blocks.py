@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mneme.ttt.config import Arm, RecipeConfig
+from mneme.ttt.config import BASELINES, Arm, RecipeConfig
 from mneme.ttt.context_config import ContextConfig, SetConfig
 from mneme.ttt.paths import MARKOV, TTTPaths
 from mneme.ttt.settings import TTTConfig
@@ -88,11 +88,13 @@ def _shared(config: TTTConfig, runs: Iterable[str]) -> dict[str, RecipeConfig]:
 def _as_read(context: ContextConfig, sets: Mapping[str, SetConfig], arm: Arm) -> ContextConfig:
     """Fix what only the report or another arm uses: editing that measures nothing anew."""
     read = {name: replace(one, edges=(1, one.tokens + 1)) for name, one in sets.items()}
-    unused = replace(context.dynamic, learning_rates=(1.0,), documents=1, batch=1, kinds=())
+    unused = replace(
+        context.dynamic, learning_rates=(1.0,), documents=1, tokens=1, batch=1, kinds=()
+    )
     return replace(
         context,
         sets=read,
         resamples=100,
         dynamic=context.dynamic if arm == "dynamic" else unused,
-        untrained_kinds=context.untrained_kinds if arm == "untrained" else (),
+        untrained_kinds=context.untrained_kinds if arm in BASELINES else (),
     )

@@ -12,16 +12,21 @@ from typing import Literal
 
 from mneme.core.config import require
 
-Arm = Literal["full", "sliding", "two_mlp", "dynamic", "first", "second", "untrained"]
+Arm = Literal["full", "sliding", "two_mlp", "dynamic", "first", "second", "naive", "untrained"]
 """Full attention; sliding window; sliding window with both MLPs and none trained at test time;
 sliding window with dynamic evaluation; fast weights meta-trained to first or second order; the same
-network with the weights that meta-training begins with."""
-TTT_ARMS = ("first", "second", "untrained")
+network with the weights of `two_mlp`, which was trained without updates; the same with the weights
+that training begins with."""
+TTT_ARMS = ("first", "second", "naive", "untrained")
 """Arms whose fast weights are trained at test time."""
 LONGER_ARMS = ("first", "sliding")
 """Arms that may be trained for more steps than their recipe says: those with cheaper steps."""
-UNFITTED_ARMS = ("dynamic", "untrained")
+UNFITTED_ARMS = ("dynamic", "naive", "untrained")
 """Arms that are measured without a training of their own."""
+BORROWED_ARMS: dict[Arm, Arm] = {"dynamic": "sliding", "naive": "two_mlp"}
+"""Arms that are measured with the weights of another one, at equal tokens."""
+BASELINES = ("naive", "untrained")
+"""Arms that update their fast weights and were not trained to: `context.untrained_kinds`."""
 ONE_MLP_ARMS = ("full", "sliding", "dynamic")
 """Arms with one MLP a block."""
 Objective = Literal["all_chunks", "split"]
@@ -222,7 +227,7 @@ class TriedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One network: trained, or (arms `dynamic` and `untrained`) only measured."""
+    """One network: trained, or (arms `dynamic`, `naive` and `untrained`) only measured."""
 
     recipe: str
     """A name of `recipes`."""

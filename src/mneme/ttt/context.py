@@ -12,7 +12,7 @@ lengths of context, T targets, A adapted tokens, B documents at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mneme.ttt.config import TTT_ARMS, Arm, InnerConfig
+from mneme.ttt.config import BASELINES, TTT_ARMS, Arm, InnerConfig
 from mneme.ttt.context_config import ContextConfig, DynamicConfig, SetConfig
 from mneme.ttt.context_documents import Documents, draw_contexts
 from mneme.ttt.contexts import Kind
@@ -71,6 +71,8 @@ class InnerReader:
     """Inner loop."""
     batch: int
     """Documents at a time."""
+    update: bool = True
+    """Whether `losses` updates fast weights; `after` always does while a context is read."""
 
     @property
     def chunk(self) -> int:
@@ -78,8 +80,10 @@ class InnerReader:
         return self.inner.chunk
 
     def losses(self, tokens_BT: Tensor, lengths_B: Tensor | None) -> Tensor:
-        """Return the loss of every next token, read from the start with updates."""
-        return read(self.model, tokens_BT, self.inner, lengths_B=lengths_B).nll_BT
+        """Return the loss of every next token, read from the start, with updates or without."""
+        return read(
+            self.model, tokens_BT, self.inner, lengths_B=lengths_B, update=self.update
+        ).nll_BT
 
     def after(self, context_BA: Tensor | None) -> Losses:
         """Read a context with updates, its last part included; return how to read on."""
@@ -186,7 +190,7 @@ def reader_of(
 
 def kinds_of(arm: Arm, config: ContextConfig) -> tuple[Kind, ...]:
     """Return the contexts that an arm is measured with: plain arms have `none` alone."""
-    few = {"dynamic": config.dynamic.kinds, "untrained": config.untrained_kinds}
+    few = {"dynamic": config.dynamic.kinds, **dict.fromkeys(BASELINES, config.untrained_kinds)}
     return few.get(arm, config.kinds if arm in TTT_ARMS else ("none",))
 
 
@@ -208,8 +212,8 @@ def read_set(
     reader, documents, one
         The arm; test documents of the set; what is adapted on, counted and followed.
     arm : str
-        Full attention is counted in its ordinary reading besides: its memory is attention. One
-        never trained is not followed over lengths of context.
+        Full attention is counted in its ordinary reading besides: its memory is attention. Those
+        not meta-trained are not followed over lengths of context.
     kinds, every_kind : tuple of str
         Contexts of this arm, as `kinds_of` gives them, may be empty; contexts of all arms:
         documents that do not allow them all are counted by no arm.
@@ -228,15 +232,15 @@ def read_set(
         A loss is not finite.
     """
     tokens_NT, lengths_N = documents.tokens_NT, documents.lengths_N
-    nll_NT = _losses(reader, tokens_NT, lengths_N, device)
-    found = {
-        "nll_NT": nll_NT,
+    found = _whole(reader, documents, arm, device)
+    nll_NT = found["nll_NT"]
+    found |= {
         "targets_N": lengths_N - 1,
         "group_N": documents.group_N,
         "document_N": documents.checksums(),
         **documents.ideals,
     }
-    if one.contexts and arm != "untrained":
+    if one.contexts and arm not in BASELINES:
         found |= _by_length(reader, documents, one, device)
     kept_M, contexts = draw_contexts(documents, one, every_kind, receptive_field=receptive_field)
     if len(kept_M) and kinds:
@@ -249,6 +253,18 @@ def read_set(
         if arm == "full":
             counted_MT = nll_NT[kept_M, end - 1 - one.counted_tokens : end - 1]
             found["loss_own_M"] = counted_MT.mean(axis=1, dtype=float)
+    return found
+
+
+def _whole(
+    reader: Reader, documents: Documents, arm: Arm, device: torch.device
+) -> dict[str, NDArray]:
+    """Read whole documents; meta-trained arms also with updates off."""
+    given = documents.tokens_NT, documents.lengths_N, device
+    found = {"nll_NT": _losses(reader, *given)}
+    if arm in TTT_ARMS and arm not in BASELINES:
+        assert isinstance(reader, InnerReader)
+        found["frozen_NT"] = _losses(replace(reader, update=False), *given)
     return found
 
 

@@ -31,13 +31,15 @@ class DynamicConfig:
     """Candidates; the one with the lowest loss on validation documents is used."""
     documents: int
     """Validation documents that choose it."""
+    tokens: int
+    """Predicted tokens of each: as many as are read, since the best rate falls with length."""
     batch: int
     """Documents at a time: each has its own copy of all weights."""
     kinds: tuple[Kind, ...]
     """Contexts that are also measured, a part of `context.kinds` with own and none; or empty."""
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "documents", "batch"):
+        for name in ("chunk", "documents", "tokens", "batch"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.clip > 0, "clip", "above 0", self.clip)
         rates = self.learning_rates
@@ -118,8 +120,9 @@ class ContextConfig:
     resamples: int
     """Bootstrap resamples."""
     untrained_kinds: tuple[Kind, ...]
-    """Contexts of the network that was never trained, a part of `kinds` with own and none; or
-    empty. What they are worth there is what the update does by itself: a baseline, no null."""
+    """Contexts of the arms that were not meta-trained (`naive`, `untrained`), a part of `kinds`
+    with own and none; or empty. What they are worth there is what updates do by themselves: a
+    baseline, no null."""
     dynamic: DynamicConfig
     """Dynamic evaluation."""
 

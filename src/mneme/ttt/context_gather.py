@@ -7,7 +7,7 @@ from typing import Any
 
 from mneme.ttt.context_config import ContextConfig
 from mneme.ttt.context_metrics import Arrays, MeasuredRun
-from mneme.ttt.paths import MARKOV
+from mneme.ttt.paths import MARKOV, lender
 from mneme.ttt.stages import ContextStageConfig
 
 Json = Mapping[str, Any]
@@ -29,8 +29,8 @@ def measured_runs(
     losses, told : mapping
         Run -> what was read, and what was chosen for its arm, under each seed.
     histories : mapping
-        Trained run -> its history under each seed; dynamic evaluation has those of the sliding
-        window whose weights it reads with, an untrained network has none.
+        Trained run -> its history under each seed; one that borrows weights has those of the
+        run that trained them, an untrained network has none.
     """
     measured = {}
     for name, run in config.runs.items():
@@ -45,6 +45,7 @@ def measured_runs(
             recipe=run.recipe,
             corpus=recipe.corpus,
             receptive_field=recipe.model.receptive_field,
+            trained_tokens=recipe.training.tokens,
             seeds=config.seeds,
             readings=tuple(losses[name]),
             steps_factor=run.steps_factor,
@@ -58,13 +59,7 @@ def measured_runs(
 
 def _trained_as(config: ContextStageConfig, name: str) -> str | None:
     """Return the run that trained the weights of a run; None where nothing did."""
-    run = config.runs[name]
-    if run.arm == "untrained":
-        return None
-    if run.arm != "dynamic":
-        return name
-    (found,) = (n for n, r in config.runs.items() if r.plain and r.recipe == run.recipe)
-    return found
+    return None if config.runs[name].arm == "untrained" else lender(config.runs, name)
 
 
 def bytes_per_token(config: ContextConfig, facts: Mapping[str, Json]) -> dict[str, float]:

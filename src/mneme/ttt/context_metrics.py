@@ -9,6 +9,7 @@ nll_NT       (N, T)  loss of token t + 1 given tokens 0..t, nats; 0 beyond the d
 targets_N    (N,)    predicted tokens of each document
 group_N      (N,)    play or conversation that it is part of
 document_N   (N,)    checksum of its tokens: runs are compared on equal documents only
+frozen_NT    (N, T)  the same with updates off; of meta-trained arms
 kept_M       (M,)    documents long enough for the contexts below
 loss_<k>_M   (M,)    mean loss of the counted tokens after context k was read with updates (`none`:
                      nothing was), attention seeing the same own tokens in every case
@@ -60,6 +61,8 @@ class MeasuredRun:
     """What it was trained on."""
     receptive_field: int
     """Tokens R that a sliding window can reach back through all blocks."""
+    trained_tokens: int
+    """Predicted tokens of a training sequence: full attention is outside its training after."""
     seeds: tuple[int, ...]
     """Training seeds."""
     readings: tuple[Arrays, ...]
@@ -131,8 +134,11 @@ def run_metrics(
     -------
     dict
         Metric -> Values; what no document is long enough for is absent. `nll`; `nll_inside`,
-        `nll_beyond`; `part_inside` + `part_beyond` = `nll`; `nll_position@a-b` (tokens seen);
-        `nll_length@L`; `counted_<kind>`, `counted` (as the arm is used: own context where it
+        `nll_beyond`, `beyond_minus_inside`; `part_inside` + `part_beyond` = `nll`; `nll_trained`
+        and `nll_beyond_trained` up to the length of training; `nll_position@a-b` (tokens seen);
+        `nll_length@L`, `nll_length_gain@L` (less the shortest); `nll_frozen`,
+        `nll_beyond_frozen` (updates off), `updates_inside`, `updates_beyond` (updates on less
+        off); `counted_<kind>`, `counted` (as the arm is used: own context where it
         adapts), `own_minus_<kind>`, `harm` (other - none); `bits_per_byte`, `bits_per_byte_beyond`.
 
     Raises
@@ -141,7 +147,10 @@ def run_metrics(
         As in `MeasuredRun.of_set`.
     """
     seeds = run.of_set(name)
-    told = [document_metrics(arrays, one, run.receptive_field) for arrays in seeds]
+    field, trained = run.receptive_field, run.trained_tokens
+    told = [
+        document_metrics(arrays, one, field) | up_to(arrays, field, trained) for arrays in seeds
+    ]
     group_N = seeds[0]["group_N"]
     metrics = {
         metric: grouped(np.stack([seed[metric][1] for seed in told]), group_N[kept_D])
@@ -160,11 +169,49 @@ def document_metrics(arrays: Arrays, one: SetConfig, receptive_field: int) -> Ch
     targets_N = np.asarray(arrays["targets_N"], np.int64)
     found = by_position(nll_NT, targets_N, one.bins)
     found |= inside_and_beyond(nll_NT, targets_N, receptive_field)
-    for index, length in enumerate(one.contexts if "length_XL" in arrays else ()):
-        values_X = np.asarray(arrays["length_XL"], float)[:, index]
-        found[f"nll_length@{length}"] = (arrays["long_X"], values_X)
+    found["beyond_minus_inside"] = _difference(found["nll_beyond"], found["nll_inside"])
+    if "frozen_NT" in arrays:
+        frozen_NT = np.asarray(arrays["frozen_NT"], float)
+        still = inside_and_beyond(frozen_NT, targets_N, receptive_field)
+        found |= {f"{metric}_frozen": still[metric] for metric in ("nll", "nll_beyond")}
+        for part in ("inside", "beyond"):
+            found[f"updates_{part}"] = _difference(found[f"nll_{part}"], still[f"nll_{part}"])
+    if "length_XL" in arrays:
+        found |= _lengths(arrays, one)
     found |= _contexts(arrays)
     return {metric: told for metric, told in found.items() if len(told[0])}
+
+
+def up_to(arrays: Arrays, receptive_field: int, trained_tokens: int) -> Chosen:
+    """Average each document over the targets that training had: with so many tokens seen at most.
+
+    Returns
+    -------
+    dict
+        `nll_trained`; `nll_beyond_trained` of those with more than R + 1 tokens seen.
+    """
+    nll_NT = np.asarray(arrays["nll_NT"], float)[:, :trained_tokens]
+    targets_N = np.minimum(arrays["targets_N"], trained_tokens)
+    cut = inside_and_beyond(nll_NT, targets_N, receptive_field)
+    found = {"nll_trained": cut["nll"], "nll_beyond_trained": cut["nll_beyond"]}
+    return {metric: told for metric, told in found.items() if len(told[0])}
+
+
+def _difference(
+    ours: tuple[Integers, Floats], theirs: tuple[Integers, Floats]
+) -> tuple[Integers, Floats]:
+    """Return ours - theirs on the documents that have both, ours among theirs."""
+    place_D = np.searchsorted(theirs[0], ours[0])
+    return ours[0], ours[1] - theirs[1][place_D]
+
+
+def _lengths(arrays: Arrays, one: SetConfig) -> Chosen:
+    """Return the loss after every length of context, and less that after the shortest."""
+    values_XL, long_X = np.asarray(arrays["length_XL"], float), arrays["long_X"]
+    columns = list(zip(one.contexts, values_XL.T, strict=True))
+    found = {f"nll_length@{length}": (long_X, values_X) for length, values_X in columns}
+    gained = {f"nll_length_gain@{length}": v - columns[0][1] for length, v in columns[1:]}
+    return found | {metric: (long_X, values_X) for metric, values_X in gained.items()}
 
 
 def by_position(

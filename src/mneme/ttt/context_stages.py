@@ -56,7 +56,7 @@ def read_sets(
     context, recipe = config.context, config.recipe
     validation_NT = np.empty((0, 0), np.int64)
     if config.arm == "dynamic":  # the only one that chooses anything
-        validation_NT = material.validation(context.dynamic.documents, recipe.training.tokens)
+        validation_NT = material.validation(context.dynamic.documents, context.dynamic.tokens)
     reader, facts = reader_of(model, config.arm, recipe.inner, context, validation_NT=validation_NT)
     field, arrays = recipe.model.receptive_field, {}
     for name, one in context.sets.items():

@@ -15,6 +15,7 @@ KIND_OF = {"shakespeare": "play", "chitchat": "conversation", "daily_dialog": "c
 """Names of corpora under `resources/corpora` -> kind of their documents."""
 SPLITS = ("train", "validation", "test")
 """Numbers 0, 1 and 2 of the array `split`."""
+TestPart = Literal["first", "last"]
 SPECIALS = 3
 """Special tokens of our own tokenizers: user, assistant, end."""
 
@@ -35,6 +36,10 @@ class CorpusConfig:
     """Share of plays, and of conversations, to train on."""
     validation_share: float
     """Share for validation; the rest is for tests."""
+    test_part: TestPart
+    """Which documents are for tests, of the order that the seed deals: last, those that follow
+    training's and validation's; first, as many from the front, and training has the last ones
+    instead. Validation is the same in both, and no document is for tests in both."""
     min_turns: int
     """Fewest turns of a conversation, at least 2."""
     drop_offensive: bool
@@ -64,6 +69,9 @@ class CorpusConfig:
             require(0 < getattr(self, name) < 1, name, "between 0 and 1", getattr(self, name))
         both = self.train_share + self.validation_share
         require(both < 1, "train_share", "below 1 together with validation_share", self.train_share)
+        room = self.test_part == "last" or self.train_share >= 1 - both
+        rule = "last, or there must be as many to train on as to test on"
+        require(room, "test_part", rule, self.test_part)
         require(self.min_turns >= 2, "min_turns", "at least 2", self.min_turns)
         low = all(word == word.lower() for word in self.harmless)
         require(low, "harmless", "in lower case", self.harmless)
@@ -96,6 +104,30 @@ class DailyDialogConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FewStatesConfig:
+    """Documents that training begins with: short chains of few symbols, a new choice each.
+
+    They bring a plain window off its plateau (docs/log.md): to look back for what followed a
+    symbol pays little on long documents of many symbols before it is done well.
+    """
+
+    steps: int
+    """First training steps that read them, in all arms alike; 0: none."""
+    symbols: int
+    """Symbols of a document, at least 2."""
+    concentration: float
+    """Of the prior of each row of its transition matrix, above 0."""
+    tokens: int
+    """Predicted tokens of a document; as many more documents a step, so that tokens stay equal."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "steps", "at least 0", self.steps)
+        require(self.symbols >= 2, "symbols", "at least 2", self.symbols)
+        require(self.concentration > 0, "concentration", "above 0", self.concentration)
+        require(self.tokens >= 2, "tokens", "at least 2", self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarkovConfig:
     """Every document its own Markov chain; the ideal learner's loss is known.
 
@@ -107,8 +139,14 @@ class MarkovConfig:
     concentration: float
     """Of the symmetric Dirichlet prior of each row of the transition matrix, above 0."""
     seed: int
-    """Seed of the validation and test documents."""
+    """Seed of the validation documents."""
+    test_seed: int
+    """Seed of the test documents."""
+    begin: FewStatesConfig
+    """What training begins with."""
 
     def __post_init__(self) -> None:
         require(self.symbols >= 2, "symbols", "at least 2", self.symbols)
+        few = self.begin.symbols
+        require(few <= self.symbols, "begin.symbols", f"at most symbols = {self.symbols}", few)
         require(self.concentration > 0, "concentration", "above 0", self.concentration)

@@ -164,11 +164,12 @@ class Course:
         tokens_BT1 = self.tokens_of(index)
         inner = inner_at(self.inner, self.config, step=index)
         losses, norms = [], []
-        for few_BT1 in tokens_BT1.split(self.config.micro_batch):
+        rows = self.config.micro_batch * len(tokens_BT1) // self.config.batch
+        for few_BT1 in tokens_BT1.split(rows):
             reading = meta_reading(
                 self.model, few_BT1, inner, self.config, arm=self.arm, step=index
             )
-            share = len(few_BT1) / self.config.batch
+            share = len(few_BT1) / len(tokens_BT1)
             (share * reading.loss).backward()
             losses.append(share * reading.loss.detach())
             if reading.norms_BI is not None:
@@ -181,7 +182,10 @@ class Course:
         return record
 
     def tokens_of(self, index: int) -> Tensor:
-        """Return the sequences of step `index`, (batch, T + 1) int64 on the device."""
+        """Return the sequences of step `index`, (batch, T + 1) int64 on the device.
+
+        Shorter ones, where training begins with them, are as many more.
+        """
         tokens_BT1 = self.material.batch(index, self.seed, self.config.batch, self.config.tokens)
         return torch.from_numpy(tokens_BT1).to(self.device)
 

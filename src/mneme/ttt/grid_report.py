@@ -13,6 +13,7 @@ percent                %      100 delta / pre
 percent_<kind>         %      the same after a control context
 delta_minus_<kind>     nats   gain of the own context less that of a control context
 harm                   nats   loss added by another prompt's context
+swept_percent          %      `percent` of the sweep's cell and prompts, `@<rate>/<chunk>`
 source_...             ...    the source's own measure (second part alone) of the same
 <metric>_minus_<run>   ...    this run less another, same prompts and seeds
 configurations_tried   count  of the run's recipe, the one in use among them
@@ -116,7 +117,11 @@ def grid_runs(runs: Mapping[str, MeasuredGrid], config: GridConfig) -> dict[str,
         for other in run.against:
             found |= _differences(name, other, runs, metrics)
         blocks[name] = run_block(
-            [*_rows(name, run, found, config), tried_row(run.tried, control_of=run.control_of)],
+            [
+                *_rows(name, run, found, config),
+                *_swept_rows(name, run, config),
+                tried_row(run.tried, control_of=run.control_of),
+            ],
             net=run.net,
             recipe=run.recipe,
             compared_with=list(run.against),
@@ -228,6 +233,21 @@ def _refused_rows(metric: str, run: MeasuredGrid) -> Iterator[Row]:
         cell = cell_name(metric, ratio, repeats)
         told = {"unit": _unit(metric), "control_of": run.control_of, "reason": reason}
         yield Row(metric=cell, value=None, **told)
+
+
+def _swept_rows(name: str, run: MeasuredGrid, config: GridConfig) -> Iterator[Row]:
+    """Yield the percent gained at every setting of the sweep, seeds averaged per prompt."""
+    for settings in zip(*run.sweeps, strict=True):
+        at = f"{settings[0]['learning_rate']:g}/{settings[0]['chunk']}"
+        told = {"unit": "percent", "control_of": run.control_of}
+        reasons = [one["reason"] for one in settings if one["reason"]]
+        if reasons:
+            yield Row(metric=f"swept_percent@{at}", value=None, reason=reasons[0], **told)
+            continue
+        none_SN, own_SN = (np.array([one[kind] for one in settings]) for kind in ("none", "own"))
+        percent_N = (100 * (none_SN - own_SN) / none_SN).mean(axis=0)
+        interval = bootstrap_mean(percent_N, **config.chance(name, "sweep", "percent", at))
+        yield row_of(f"swept_percent@{at}", interval, n=len(percent_N), **told)
 
 
 def _sweep(name: str, run: MeasuredGrid, config: GridConfig) -> list[dict[str, Any]]:

@@ -35,7 +35,10 @@ class Material(Protocol):
         ...
 
     def batch(self, step: int, seed: int, sequences: int, tokens: int) -> Ints:
-        """Return training sequences of one step, shape (sequences, tokens + 1)."""
+        """Return training sequences of one step, shape (sequences, tokens + 1), or shorter ones.
+
+        Shorter ones are as many more.
+        """
         ...
 
     def validation(self, documents: int, tokens: int) -> Ints:
@@ -267,7 +270,7 @@ class MarkovMaterial:
     """Documents of random chains: each has a transition matrix that no other one has."""
 
     config: MarkovConfig
-    """Symbols, prior and the seed of fixed documents."""
+    """Symbols, prior and the seeds of fixed documents."""
 
     @property
     def vocabulary(self) -> int:
@@ -280,8 +283,18 @@ class MarkovMaterial:
         return ("chain",)
 
     def batch(self, step: int, seed: int, sequences: int, tokens: int) -> Ints:
-        """Return new documents, shape (sequences, tokens + 1), int64."""
-        return self._draw(numpy_generator(seed, "batch", str(step)), sequences, tokens)[0]
+        """Return new documents, shape (sequences, tokens + 1), int64.
+
+        In the first steps, of `begin`: as many times more as they are shorter, of few symbols.
+        """
+        generator, few = numpy_generator(seed, "batch", str(step)), self.config.begin
+        if step >= few.steps:
+            return self._draw(generator, sequences, tokens)[0]
+        count = sequences * (tokens // few.tokens)
+        law = {"symbols": few.symbols, "concentration": few.concentration}
+        ids, _ = draw_documents(count, few.tokens, **law, generator=generator)
+        chosen = np.argsort(generator.random((count, self.config.symbols)), axis=1)
+        return np.take_along_axis(chosen, ids, axis=1)
 
     def validation(self, documents: int, tokens: int) -> Ints:
         """Return fixed documents, shape (documents, tokens + 1), int64."""
@@ -295,7 +308,7 @@ class MarkovMaterial:
 
     def test_chains(self, tokens: int, count: int) -> tuple[Ints, Floats]:
         """Return the documents of `test_documents` and their matrices (count, V, V)."""
-        return self._draw(numpy_generator(self.config.seed, "test"), count, tokens)
+        return self._draw(numpy_generator(self.config.test_seed, "test"), count, tokens)
 
     def _draw(
         self, generator: np.random.Generator, documents: int, tokens: int

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mneme.ttt.adapter_config import AdapterRunConfig
-from mneme.ttt.config import UNFITTED_ARMS, RecipeSettings, RunConfig
+from mneme.ttt.config import BORROWED_ARMS, UNFITTED_ARMS, RecipeSettings, RunConfig
 
 MARKOV = "markov"
 """The corpus that is drawn, not read."""
@@ -18,6 +18,15 @@ def by_run(paths: Iterable[str]) -> dict[str, list[str]]:
     for path in paths:
         found.setdefault(str(path).split("/")[-3], []).append(str(path))
     return found
+
+
+def lender(runs: Mapping[str, RunConfig], run: str) -> str:
+    """Return the run that trains the weights of a run: itself, or the one it borrows them from."""
+    wanted = BORROWED_ARMS.get(runs[run].arm)
+    if wanted is None:
+        return run
+    equal = [n for n, r in runs.items() if r.arm == wanted and r.steps_factor == 1]
+    return next(n for n in equal if runs[n].recipe == runs[run].recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +77,8 @@ class TTTPaths:
         return {key: self.step("prepare", corpus, name) for key, name in names.items()}
 
     def weights_of(self, run: str) -> str:
-        """Return the run whose weights a run is measured with: another's for `dynamic`."""
-        chosen = self.runs[run]
-        if chosen.arm != "dynamic":
-            return run
-        plain = [n for n, other in self.runs.items() if other.plain]
-        return next(n for n in plain if self.runs[n].recipe == chosen.recipe)
+        """Return the run whose weights a run is measured with: another's for `dynamic`, `naive`."""
+        return lender(self.runs, run)
 
     def weights(self, run: str) -> list[str]:
         """Return the weights that a run is measured with, seed by seed; none if untrained."""

@@ -180,7 +180,7 @@ def split_of(documents: int, config: CorpusConfig, *, generator: np.random.Gener
     Raises
     ------
     ConfigError
-        Fewer than three documents.
+        Fewer than three documents, or with `test_part` first fewer to train on than to test on.
     """
     if documents < 3:
         raise ConfigError(
@@ -194,6 +194,15 @@ def split_of(documents: int, config: CorpusConfig, *, generator: np.random.Gener
     split = np.full(documents, 2, np.int8)
     split[order[:first]] = 0
     split[order[first:second]] = 1
+    if config.test_part == "first":
+        tests = documents - second
+        if tests > first:
+            raise ConfigError(
+                f"test_part first needs as many documents to train on as to test on, {documents} "
+                f"give {first} and {tests}: raise train_share"
+            )
+        split[order[second:]] = 0
+        split[order[:tests]] = 2
     return split
 
 

@@ -9,6 +9,7 @@ from mneme.core.config import ConfigError, require
 from mneme.ttt.adapter_config import AdapterConfig
 from mneme.ttt.chat_config import ChatConfig
 from mneme.ttt.config import (
+    BORROWED_ARMS,
     TTT_ARMS,
     UNFITTED_ARMS,
     ModelConfig,
@@ -66,6 +67,11 @@ class TTTConfig:
                 recipe.sized(self.sizes)
             except ConfigError as error:
                 raise ConfigError(f"recipes.{name}.{error}") from None
+            if recipe.corpus == MARKOV and self.markov.begin.steps:
+                least, whole = recipe.inner.chunk, recipe.training.tokens
+                fits = self.markov.begin.tokens > least and whole % self.markov.begin.tokens == 0
+                rule = f"above inner.chunk = {least} and a divisor of training.tokens = {whole}"
+                require(fits, "markov.begin.tokens", rule, self.markov.begin.tokens)
         named = {"corpora": self.corpora, "recipes": self.recipes, "runs": self.runs}
         named |= {"adapter.runs": self.adapter.runs, "context.sets": self.context.sets}
         for block, names in named.items():
@@ -77,6 +83,7 @@ class TTTConfig:
         self._require_talkers()
         self._require_grid()
         self._require_sets()
+        self._require_updated()
         for key, named in {"recipes": self.recipes, "adapters": self.adapter.runs}.items():
             counted = getattr(self.tried, key)
             rule = f"one count for each of {', '.join(sorted(named))}"
@@ -98,10 +105,11 @@ class TTTConfig:
         timed = run.steps_factor == 1 or (other is not run and trained)
         rule = "1, unless control_of is a trained run of its recipe, whose time it is given"
         require(timed, f"runs.{name}.steps_factor", rule, run.steps_factor)
-        plain = [r for r in self.runs.values() if r.plain and r.recipe == run.recipe]
-        trained = run.arm != "dynamic" or len(plain) == 1
-        rule = "another arm: its weights are those of the recipe's one sliding run"
-        require(trained, f"runs.{name}.arm", rule, run.arm)
+        wanted = BORROWED_ARMS.get(run.arm)
+        same = [r for r in self.runs.values() if r.recipe == run.recipe and r.steps_factor == 1]
+        lent = wanted is None or [r.arm for r in same].count(wanted) == 1
+        rule = f"another arm: its weights are those of the recipe's one {wanted} run"
+        require(lent, f"runs.{name}.arm", rule, run.arm)
 
     def _require_talkers(self) -> None:
         """Check the runs that adapters, the grid and the chat open."""
@@ -127,6 +135,14 @@ class TTTConfig:
             )
             rule = "null or another adapter of its base"
             require(paired, f"adapter.runs.{name}.control_of", rule, other)
+
+    def _require_updated(self) -> None:
+        """Check the adapters that are read with updates: those whose controls are too."""
+        updated = set(self.adapter.measure.updated)
+        controls = {n for n, one in self.adapter.runs.items() if one.control_of in updated}
+        known = updated <= set(self.adapter.runs) and controls <= updated
+        rule = "names of adapter.runs, with the controls of each"
+        require(known, "adapter.measure.updated", rule, self.adapter.measure.updated)
 
     def _require_grid(self) -> None:
         """Check that the grid reads one adapter a run, and knows the recipe of each."""
