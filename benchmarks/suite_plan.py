@@ -106,6 +106,7 @@ def make_plan(options: argparse.Namespace, settings: Mapping[str, Any], folder: 
     entry |= {"init": "random"} | ({"dtype": options.dtype} if options.dtype else {})
     routing = merge(merge(settings["routing"], SUITE), QUICK if options.quick else {})
     routing["adapters"] = {**routing["adapters"], "runs": RUNS}
+    routing["tried"] = {**routing["tried"], "adapters": dict.fromkeys(RUNS, 1)}
     if options.quick:
         routing["mixers"] = {
             k: v | {"epochs": min(2, v["epochs"])} for k, v in routing["mixers"].items()

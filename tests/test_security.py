@@ -749,7 +749,11 @@ MODEL = {
 
 def load_model(tmp_path, **changes):
     """Run the script of rule `model_load` on two short texts."""
-    write_arrays(tmp_path / "tokens.npz", {"text.loss": np.arange(24).reshape(2, 12) + 40})
+    given = {
+        "text.loss": np.arange(24).reshape(2, 12) + 40,
+        "works.text.loss": np.asarray(["a", "b"]),
+    }
+    write_arrays(tmp_path / "tokens.npz", given)
     run_stage(
         SCRIPTS / "model_load.py",
         tmp_path,

@@ -155,7 +155,7 @@ MIXER, ADAPTER = (
         (
             "routing.domains",
             [{"name": "a_minus_b", "corpus": "python"}, {"name": "b", "corpus": "python"}],
-            "name must be named without _minus_, which names contrasts",
+            "name must be without '_minus_', which metrics put between two",
         ),
         (
             "routing.tried.adapters",

@@ -24,6 +24,7 @@ SETTINGS = {
     "clip": 1.0,
     "learning_rates": [0.1, 0.3],
     "documents": 2,
+    "tokens": 7,
     "batch": 2,
     "kinds": [],
 }

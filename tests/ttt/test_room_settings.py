@@ -461,7 +461,9 @@ def test_an_adapter_beside_another_one_is_no_adapter_of_the_grid():
     """Two forms on one run: the second stands beside the first, and the grid reads the first."""
     shared = {"form": "shared", "rank": None, "vector": None, "control_of": "tinylora"}
     further = {**CONFIG["adapter"]["runs"]["tinylora"], **shared}
-    config = load(edited({"adapter.runs.form": further, "tried.adapters.form": 1}))
+    updated = [*CONFIG["adapter"]["measure"]["updated"], "form"]  # the control of one that is
+    changes = {"adapter.runs.form": further, "tried.adapters.form": 1}
+    config = load(edited({**changes, "adapter.measure.updated": updated}))
     assert paths_of(config).grid_adapters == ["original", "tinylora"]
 
 
