@@ -136,7 +136,7 @@ def test_an_edit_of_one_runs_settings_reruns_that_run_only(clone, edit):
     jobs = clone.jobs(*SMOKE, "one.yaml")
     fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
     assert fits == {("zeta_fit", "run=e2")}
-    (clone.folder / "one.yaml").write_text("ttt: {runs: {text_sliding: {arm: two_mlp}}}\n")
+    (clone.folder / "one.yaml").write_text("ttt: {runs: {text_sliding: {arm: full}}}\n")
     jobs = clone.jobs(*SMOKE, "one.yaml")
     fits = {(job.rule, job.wildcards) for job in jobs if job.rule in FITS}
     assert fits == {("ttt_fit", "run=text_sliding")}
