@@ -143,7 +143,7 @@ def _not_learnt(runs: Runs) -> str:
         if plain and row is not None and row["value"] > UNLEARNT:
             named.append(f"{run} ({row['value']:+.2f})")
     told_them = ", ".join(named)
-    return f"\nNot learnt to look back, against the ideal of that reach: {told_them}." * bool(named)
+    return f" Not learnt to look back, against the ideal of that reach: {told_them}." * bool(named)
 
 
 def columns_of(runs: Runs) -> list[tuple[str, str]]:
