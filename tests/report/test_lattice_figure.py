@@ -153,10 +153,23 @@ def test_the_lattice_stands_against_other_cores_alone(runs, figure):
         ("mini_on", "off"),
         ("mini_on", "mlp"),
     ]
-    axis = panel(figure, "Does the lattice add anything?")
+    axis = panel(figure, "Does the lattice help?")
     points = [line.get_xdata()[0] for line in axis.get_lines() if line.get_marker() == "o"]
     assert points == [0.04, 0.03]
     assert any("minus off: 0.040 [0.020, 0.060]" in text.get_text() for text in axis.texts)
+
+
+@pytest.mark.parametrize(("core", "measured"), [("off", True), ("off", False), ("mlp", True)])
+def test_an_arm_without_a_core_may_train_longer_where_it_is_compared(core, measured):
+    minus = {"mrr_minus_longer": 0.0} if measured else {}
+    of = {
+        "mini_on": block("on", 0.5, core="lattice", states=[], further=minus),
+        "mini_longer": block("longer", 0.5, core=core),
+    }
+    for run, steps in (("mini_on", 200), ("mini_longer", 400)):
+        of[run]["settings"]["steps"] = steps
+    shown = [("mini_on", "longer")] if core == "off" and measured else []
+    assert lattice_lines(of) == shown
 
 
 def test_slices_are_the_states_under_one_scale(figure):

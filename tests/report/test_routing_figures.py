@@ -125,6 +125,8 @@ def test_dwell_curves_bands_slopes_and_the_source_s_points(measured):
         for n, drawn in zip(DWELL, y, strict=True):
             expected = value(runs, "ours", f"{wanted.metric}@{n}")
             assert np.isnan(drawn) if expected is None else drawn == expected
+        seen = [v for v in y if np.isfinite(v)]
+        assert axis.get_ylim()[0] <= min(seen) <= max(seen) <= axis.get_ylim()[1], "none cut off"
         row = row_of(runs, "ours", f"{wanted.metric}.per_doubling")
         if row is not None:
             assert f"ours, a doubling: {told(row)}" in axis.texts[0].get_text()

@@ -20,7 +20,7 @@ from mneme.report.slot_ablation import (
     ROLLOUT_NAMES,
     slot_ablation_figure,
 )
-from mneme.report.zeta import arms_of, mdn_figure, references_of
+from mneme.report.zeta import arms_of, mdn_figure, pairs_of, references_of
 from mneme.report.zeta_training import training_figure
 from mneme.stats.rows import Row
 from mneme.zeta.ablation_report import EFFECT_BANDS, ROLLOUT_BANDS
@@ -166,6 +166,29 @@ def test_likelihoods_are_drawn_against_floor_and_published():
     assert names(gain) == ["primes − e0", "e0_gue − floor"]
     assert points(gain, "o") == [(-2.9, 0.0), (0.005, 1.0)]
     assert gain.get_xlim()[0] < -2.9
+
+
+def test_a_pair_is_drawn_once_and_references_only_where_nothing_else_is():
+    def block(*others, system="zeta", seeds=(0,)):
+        rows = [row(f"nll_minus_{other}", -0.1) for other in others]
+        return run_block(rows, system=system, seeds=list(seeds) or None)
+
+    runs = {
+        "carry": block("carry_reset", "e0", "kde"),
+        "carry_reset": block("carry", "e0", "kde"),
+        "e0": block("kde"),
+        "kde": block(seeds=()),
+        "primes_gue": block("floor", "kde", system="gue"),
+        "lone": block("kde", system="shuffled"),
+    }
+    real, controls = pairs_of(runs)
+    assert [pair[:2] for pair in real] == [
+        ("carry", "carry_reset"),
+        ("carry", "e0"),
+        ("carry_reset", "e0"),
+        ("e0", "kde"),
+    ]
+    assert [pair[:2] for pair in controls] == [("primes_gue", "floor"), ("lone", "kde")]
 
 
 def test_curves_are_the_blocks_curves():

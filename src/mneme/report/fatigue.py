@@ -164,7 +164,7 @@ def _panel(axis: Axes, runs: Runs, panel: Panel, published: Mapping[str, Any]) -
     dwell = list(_lengths(runs, "ours", PANELS[0].metric))
     axis.set_xticks(dwell, [f"{x:g}" for x in dwell])
     axis.minorticks_off()
-    if panel.y.startswith("share"):
+    if panel.y.startswith("share with"):
         axis.set_ylim(-0.03, 1.05)
 
 

@@ -35,7 +35,10 @@ def main_lattice(block: Mapping[str, Any]) -> bool:
 
 
 def draw_core(axis: Axes, of: Runs) -> None:
-    """Draw the main lattice minus every arm that differs from it in the core alone."""
+    """Draw the main lattice minus every arm that differs from it in the core alone.
+
+    Arms without a core may have trained longer, so that they cost the same.
+    """
     lines = lattice_lines(of)
     rows = [row_of(of, run, f"mrr_minus_{other}") for run, other in lines]
     draw_forest(axis, rows, [[] for _ in rows], colors=[ACCENT] * len(rows))
@@ -49,7 +52,7 @@ def draw_core(axis: Axes, of: Runs) -> None:
     )
     dress(
         axis,
-        title="Does the lattice add anything?",
+        title="Does the lattice help?",
         x="difference of MRR (right: lattice better)",
         y="",
         answer=f"minus off: {told(off)}" if off is not None else "",
@@ -70,10 +73,13 @@ def lattice_lines(of: Runs) -> list[tuple[str, str]]:
         if not main_lattice(block):
             continue
         for other, its in names.items():
+            free = {"core", "lattice_steps", "control_of"}
+            if its["settings"]["core"] == "off" and row_of(of, run, f"mrr_minus_{other}"):
+                free.add("steps")
             same = all(
                 its["settings"][key] == value
                 for key, value in block["settings"].items()
-                if key not in ("core", "lattice_steps", "control_of")
+                if key not in free
             )
             if other != block["arm"] and same:
                 found.append((run, other))

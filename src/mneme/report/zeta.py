@@ -78,6 +78,7 @@ NOTES = {
     "oracle": "absolute phase",
     "kde": "no past at all",
 }
+Pair = tuple[str, str, Mapping[str, Any]]
 TOLERANCE = 0.01
 """Nats within which a run counts as equal to its limit."""
 OPEN: dict[str, Any] = {
@@ -109,7 +110,7 @@ def mdn_figure(runs: Runs, published: Mapping[str, Mapping[str, Any]]) -> Figure
         rollout errors along the horizon, PIT.
     """
     arms, references = arms_of(runs), references_of(runs)
-    lines = max(len(arms) + len(references), 8)
+    lines = max(len(arms) + len(references), sum(map(len, pairs_of(runs))), 8)
     figure = new_figure(
         17,
         6.3 + 0.27 * lines,
@@ -149,6 +150,27 @@ def references_of(runs: Runs) -> list[str]:
         if block.get("system") == "zeta" and not block["seeds"] and row_of(runs, run, "nll")
     ]
     return sorted(found, key=lambda run: -_value(runs, run, "nll"))
+
+
+def pairs_of(runs: Runs) -> tuple[list[Pair], list[Pair]]:
+    """Return (run, what it is set against, row) of what the figure compares: on zeta, on controls.
+
+    References stand in the first panel: against them only a run without another pair is shown,
+    and a pair whose two runs both have a row only once.
+    """
+    real, controls, seen = [], [], set()
+    for run, block in runs.items():
+        pairs = [
+            (run, row["metric"].removeprefix("nll_minus_"), row)
+            for row in block.get("rows", ())
+            if re.fullmatch(r"nll_minus_[^@]+", row["metric"]) and row["seed"] is None
+        ]
+        trained = [p for p in pairs if p[1] == "floor" or runs.get(p[1], {}).get("seeds")]
+        for pair in trained or pairs:
+            if frozenset(pair[:2]) not in seen:
+                (real if block.get("system") == "zeta" else controls).append(pair)
+            seen.add(frozenset(pair[:2]))
+    return real, controls
 
 
 def _value(runs: Runs, run: str, metric: str) -> float:
@@ -200,16 +222,10 @@ def _likelihood(
 
 def _gain(axis: Axes, runs: Runs) -> None:
     """Draw each run minus what it is set against, on zeta and on the controls."""
-    found = [
-        (run, row["metric"].removeprefix("nll_minus_"), row)
-        for run, block in runs.items()
-        for row in block.get("rows", ())
-        if re.fullmatch(r"nll_minus_[^@]+", row["metric"]) and row["seed"] is None
-    ]
-    real = [entry for entry in found if runs[entry[0]].get("system") == "zeta"]
-    shown = real + [entry for entry in found if entry not in real]
+    real, controls = pairs_of(runs)
+    shown = real + controls
     for place, (run, _, row) in enumerate(shown):
-        color = FOCUS.get(run, PALETTE[5]) if (run, _, row) in real else GREY
+        color = FOCUS.get(run, PALETTE[5]) if place < len(real) else GREY
         if row["value"] is None:
             continue
         if row["low"] is not None and row["high"] is not None:
