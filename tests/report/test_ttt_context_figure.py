@@ -247,6 +247,14 @@ def test_every_recipe_has_its_line_of_panels():
     assert set(lines(panel(figure, "z: at equal tokens"))) == {"z_s: sliding window"}
 
 
+def test_a_run_that_was_read_once_is_a_point():
+    once = run_block([], arm="second", recipe="a", history=[history([4], seconds=5)])
+    twice = run_block([], arm="sliding", recipe="a", history=[history([4, 3], seconds=5)])
+    axis = panel(model_figure({"one": once, "two": twice}), "a: at equal tokens")
+    marks = {line.get_label().split(":")[0]: line.get_marker() for line in axis.get_lines()}
+    assert (marks["one"], marks["two"]) == ("o", "None")
+
+
 def test_figures_need_no_torch():
     code = (
         "import sys; import mneme.report.ttt_context, mneme.report.ttt_model; "

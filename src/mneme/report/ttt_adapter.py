@@ -152,7 +152,7 @@ def _replies(axis: Axes, runs: Runs, styles: dict) -> None:
             names.append(name if place else f"{meaning}\n{name}")
     draw_forest(axis, rows, [[]] * len(rows), colors=colors)
     name_lines(axis, names, shown=True)
-    axis.set_xlim(0, 1)
+    axis.set_xlim(-0.02, 1.02)
     dress(
         axis,
         title="Are replies less repetitive?",

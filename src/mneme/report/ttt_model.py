@@ -45,7 +45,9 @@ def model_figure(runs: Runs) -> Figure:
                 points = readings(block["history"], metric, x=x)
                 if points is not None:
                     arm = arm_of(block)
-                    draw_line(axis, points, label=f"{run}: {NAMES[arm]}", **STYLES[arm])
+                    # a run read once has no line, only a point
+                    look = STYLES[arm] | ({"marker": "o"} if len(points.x) == 1 else {})
+                    draw_line(axis, points, label=f"{run}: {NAMES[arm]}", **look)
         dress(
             line[0],
             title=f"{recipe}: at equal tokens",
