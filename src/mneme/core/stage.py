@@ -78,7 +78,8 @@ class Stage:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # as use_deterministic_algorithms(True, warn_only=True), which imports the whole compiler
+        torch.set_deterministic_debug_mode("warn")
         torch.backends.cudnn.allow_tf32 = False  # as for matrix products: float32 unless asked
         self.device = devices.resolve(self.params.device)
         self.log(f"device {self.device}, {self.threads} threads")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import fftconvolve
 
 Floats = NDArray[np.float64]
 _STEPS_A_BANDWIDTH = 20  # linear interpolation of the density is then off by 3e-4 of it at most
@@ -102,6 +101,8 @@ def kernel_law(data_N: ArrayLike) -> KernelLaw:
     ValueError
         When the data have no spread.
     """
+    from scipy.signal import fftconvolve  # half a second, which most who import this never need
+
     data_N = np.asarray(data_N, float)
     quarter, three_quarters = np.quantile(data_N, (0.25, 0.75))
     spread = min(data_N.std(ddof=1), (three_quarters - quarter) / 1.34) if len(data_N) > 1 else 0.0
