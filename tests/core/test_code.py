@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -173,3 +174,71 @@ def test_hashing_imports_no_torch():
         "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- what was parsed before
+
+
+def in_a_process(script, cache, **further):
+    """Return the hash that a new process finds, and what it then keeps."""
+    program = (
+        "import ast, sys; from mneme.core import code; parse = ast.parse; parsed = []\n"
+        "ast.parse = lambda *a, **k: (parsed.append(1), parse(*a, **k))[1]\n"
+        "print(code.code_of(sys.argv[1]), len(parsed))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, script],
+        env={**os.environ, "XDG_CACHE_HOME": str(cache), **further},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    digest, parsed = run.stdout.split()
+    return digest, int(parsed), sorted(cache.glob("mneme/*"))
+
+
+def test_a_file_is_parsed_once_in_its_life(tmp_path):
+    script, cache = tmp_path / "a.py", tmp_path / "cache"
+    script.write_text("from mneme.core.seeds import derive\n\nprint(derive(1))\n")
+    expected = code_of(script)
+    digest, parsed, (kept,) = in_a_process(script, cache)
+    assert digest == expected
+    assert parsed > 2
+    assert in_a_process(script, cache) == (expected, 0, [kept])
+    script.write_text("from mneme.core.seeds import derive\n\nprint(derive(2))\n")
+    digest, parsed, _ = in_a_process(script, cache)
+    assert (digest, parsed) == (code_of(script), 1)
+    assert digest != expected
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 1', "\0", None])
+def test_a_damaged_memory_is_not_believed(tmp_path, content):
+    script, cache = tmp_path / "a.py", tmp_path / "cache"
+    script.write_text("import numpy\n")
+    expected, _, (kept,) = in_a_process(script, cache)
+    if content is None:  # the right keys with the wrong values
+        keys = json.loads(kept.read_text())
+        content = json.dumps({key: ["0", "numpy", [1]] for key in keys})
+    kept.write_text(content)
+    digest, parsed, _ = in_a_process(script, cache)
+    assert (digest, parsed) == (expected, 1)
+    assert in_a_process(script, cache)[1] == 0, "mended"
+
+
+def test_where_nothing_can_be_kept_hashes_are_the_same(tmp_path):
+    script, cache = tmp_path / "a.py", tmp_path / "file"
+    script.write_text("import numpy\n")
+    cache.write_text("no folder")
+    assert in_a_process(script, cache) == (code_of(script), 1, [])
+
+
+def test_what_nobody_asks_for_is_dropped(tmp_path):
+    script, cache = tmp_path / "a.py", tmp_path / "cache"
+    script.write_text("import numpy\n")
+    _, _, (kept,) = in_a_process(script, cache)
+    (entry,) = json.loads(kept.read_text()).items()
+    old = {f"{i:064x}": ["0", [], []] for i in range(code.MOST_KEPT)}
+    kept.write_text(json.dumps({**old, entry[0]: entry[1]}))
+    script.write_text("import scipy\n")
+    in_a_process(script, cache)
+    assert len(json.loads(kept.read_text())) == 1

@@ -5,22 +5,30 @@ inside functions too, and the `__init__` of every package on the way), and the i
 of the third-party packages imported there. Comments, formatting and bare strings (docstrings)
 do not count, so touching, commenting or formatting a file reruns nothing.
 
-Nothing is imported to find this out: parsing a Snakefile must not pull in torch.
+Nothing is imported to find this out: parsing a Snakefile must not pull in torch. What was read
+out of a file is kept in the user's cache folder, under the hash of its content, since every
+Snakemake process asks for it anew (a third of a dry run of the whole workflow).
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "mneme"
 LIBRARY = Path(__file__).resolve().parents[1]
+MOST_KEPT = 3000
+"""Entries, of about 300 bytes each; above it those that nobody asked for are dropped."""
 
 
 def code_of(script: str | Path) -> str:
@@ -120,8 +128,20 @@ def _read(path: Path, *, module: str) -> _Source:
 @functools.lru_cache(maxsize=4096)
 def _parse(path: Path, module: str, mtime_ns: int, size: int) -> _Source:
     """Parse one state of a file (`mtime_ns` and `size` are the key of the cache)."""
-    tree = ast.parse(path.read_bytes(), filename=str(path))
+    content = path.read_bytes()
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    key = hashlib.sha256(b"\0".join([_rules(), package.encode(), content])).hexdigest()
+    kept = _kept()
+    source = _source_of(kept.get(key))
+    if source is None:
+        source = _parsed(ast.parse(content, filename=str(path)), package)
+        kept[key] = [source.digest, source.modules, source.maybe]
+        _keep_at_exit()
+    _asked().add(key)
+    return source
+
+
+def _parsed(tree: ast.Module, package: str) -> _Source:
     surely, maybe = set(), set()
     for node in _running_nodes(tree):
         if isinstance(node, ast.Import):
@@ -132,6 +152,64 @@ def _parse(path: Path, module: str, mtime_ns: int, size: int) -> _Source:
             maybe.update(f"{base}.{alias.name}" for alias in node.names)
     digest = hashlib.sha256(_canonical(tree).encode()).hexdigest()
     return _Source(digest=digest, modules=tuple(sorted(surely)), maybe=tuple(sorted(maybe)))
+
+
+@functools.cache
+def _rules() -> bytes:
+    """Hash the rules of parsing themselves: what older ones found is not asked for."""
+    return hashlib.sha256(Path(__file__).read_bytes()).digest()
+
+
+def _kept_path() -> Path:
+    """Return where it is kept between processes; the file may be deleted at any time."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "mneme" / f"code-{sys.implementation.cache_tag}.json"
+
+
+@functools.cache
+def _kept() -> dict[str, object]:
+    """Read what earlier processes parsed; nothing where that is absent or damaged."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # the last: no home folder
+        content = json.loads(_kept_path().read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+@functools.cache
+def _asked() -> set[str]:
+    """Return the keys that this process has asked for."""
+    return set()
+
+
+def _source_of(entry: object) -> _Source | None:
+    match entry:
+        case [str(digest), [*modules], [*maybe]] if all(
+            isinstance(name, str) for name in (*modules, *maybe)
+        ):
+            return _Source(digest=digest, modules=tuple(modules), maybe=tuple(maybe))
+    return None
+
+
+@functools.cache
+def _keep_at_exit() -> None:
+    atexit.register(_keep)
+
+
+def _keep() -> None:
+    """Write what is known; a folder that cannot be written only costs the next process time."""
+    kept = _kept()
+    if len(kept) > MOST_KEPT:
+        kept = {key: kept[key] for key in _asked()}
+    with contextlib.suppress(OSError, RuntimeError):
+        path = _kept_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(kept), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _base(node: ast.ImportFrom, package: str) -> str:
