@@ -62,6 +62,7 @@ class Clone:
     def __init__(self, folder: Path, origin: Clone | None = None) -> None:
         """Copy the working tree, or the code of another clone as it was copied before."""
         self.folder = folder
+        self._reached = None
         self.files = origin.files if origin else _listed()
         for name in self.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +115,17 @@ class Clone:
         assert status == 0, text
 
     def users(self, module):
-        """Return the rules whose scripts reach a library module, found by the standard library."""
-        rules = set()
-        for script in sorted((self.folder / "workflow/scripts").glob("*.py")):
-            finder = modulefinder.ModuleFinder(path=[str(self.folder / "src")])
-            finder.run_script(str(script))
-            if module in finder.modules:
-                rules.add(script.stem)
-        return rules
+        """Return the rules whose scripts reach a library module, as the clone was when first asked.
+
+        Found by the standard library, which takes seconds.
+        """
+        if self._reached is None:
+            self._reached = {}
+            for script in sorted((self.folder / "workflow/scripts").glob("*.py")):
+                finder = modulefinder.ModuleFinder(path=[str(self.folder / "src")])
+                finder.run_script(str(script))
+                self._reached[script.stem] = set(finder.modules)
+        return {rule for rule, modules in self._reached.items() if module in modules}
 
 
 def _listed():

@@ -4,8 +4,8 @@ A run draws paired differences as a room does, at the size of the default config
 interval from `mneme.stats` with the config's 2,000 resamples, and asks `judge`. M runs, N units
 (texts, questions, documents; windows in order), S seeds, R resamples.
 
-Rates are of 10,000 runs (4,000 where a run has hundreds of units; never below 2,000): one standard
-error of a rate of 6 % is then .0024 (.0038). "At most 6 %" is asserted of the rate itself, without
+Rates are of 5,000 runs (4,000 where a run has hundreds of units; never below 2,000): one standard
+error of a rate of 6 % is then .0034 (.0038). "At most 6 %" is asserted of the rate itself, without
 slack: p < .05 has rates of .045 to .056 on these nulls in 40,000 runs (by hand).
 
 Bootstrap intervals move with the data. So a setting is simulated once, at a true mean of 0, and its
@@ -94,7 +94,7 @@ def very_skewed(generator, runs, units):
 class Setting:
     draw: Callable
     units: int
-    runs: int = 10_000
+    runs: int = 5000
     block: int | None = None
 
 
@@ -263,7 +263,7 @@ def powers(name, pilots, *, direction, each):
 
 @everywhere
 def test_planned_power_where_the_scatter_is_known(name):
-    # The n of the average interval. Three standard errors: .012 of 10,000 runs, .019 of 4,000.
+    # The n of the average interval. Three standard errors: .017 of 5,000 runs, .019 of 4,000.
     below, above = np.mean([(i.value - i.low, i.high - i.value) for i in simulated(name)], axis=0)
     average = [Interval(0.0, -below, above)] * (SETTINGS[name].runs // 100)
     slack = 3 * math.sqrt(0.8 * 0.2 / SETTINGS[name].runs)

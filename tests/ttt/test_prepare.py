@@ -286,9 +286,18 @@ def test_a_limit_keeps_the_first_plays_and_conversations():
 
 @pytest.fixture(scope="module")
 def real_texts(corpora_dir):
-    return {
+    texts = {
         name: read_documents(corpora_dir / f"{name}.jsonl") for name in ("shakespeare", "chitchat")
     }
+    made = {}
+
+    def arrays(corpus):
+        """Two sizes may ask for the same corpus: ten seconds."""
+        if repr(corpus) not in made:
+            made[repr(corpus)] = prepare(texts, corpus, tokenizer=None).arrays
+        return made[repr(corpus)]
+
+    return arrays
 
 
 @pytest.mark.parametrize("size", ["config", "long", "gpu"])
@@ -298,7 +307,7 @@ def test_the_corpora_have_the_lengths_that_every_size_asks_for(real_texts, size)
     overlay = yaml.safe_load((CONFIGS / f"{size}.yaml").read_text(encoding="utf-8"))
     room = build(TTTConfig, merge(content["ttt"], overlay["ttt"]), where="ttt")
     corpus, recipe = room.corpora["text"], room.recipe("text_second")
-    material = text_material(prepare(real_texts, corpus, tokenizer=None).arrays, corpus)
+    material = text_material(real_texts(corpus), corpus)
     training, dynamic = recipe.training, room.context.dynamic
     wanted = (training.batch, training.tokens + 1)
     assert material.batch(0, room.seeds[0], training.batch, training.tokens).shape == wanted
