@@ -191,6 +191,28 @@ def test_a_pair_is_drawn_once_and_references_only_where_nothing_else_is():
     assert [pair[:2] for pair in controls] == [("primes_gue", "floor"), ("lone", "kde")]
 
 
+def test_blocks_elsewhere_stand_by_height_and_untrained_ones_apart():
+    def read(values):
+        return [row(f"nll_transfer@{block}", value).as_dict() for block, value in values.items()]
+
+    facts = {
+        "far": {"first_height": 1.0e8, "inside_training": False},
+        "near": {"first_height": 22219.6, "inside_training": True},
+    }
+    runs = mdn_runs()
+    runs["primes"]["rows"] += read({"near": -9.5, "far": 18.0})
+    runs["primes"]["transfer"] = facts
+    runs["kde"]["rows"] += read({"far": 0.5})
+    axis = panel(mdn_figure(runs, {}), "Does it hold elsewhere?")
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["2.2e4", "1e8"]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()]
+    assert drawn[:2] == [([1], [0.5]), ([0, 1], [-9.5, 18.0])]
+    assert drawn[2][0] == [0.5, 0.5], "where what was not trained on begins"
+    assert axis.texts[0].get_text() == "1e8: kde 0.500 … primes 18.0"
+    titles = [a.get_title(loc="left") for a in mdn_figure(mdn_runs(), {}).axes]
+    assert "Does it hold elsewhere?" not in titles, "nothing was read elsewhere"
+
+
 def test_curves_are_the_blocks_curves():
     figure = mdn_figure(mdn_runs(), {})
     context = panel(figure, "What is a longer past worth?")

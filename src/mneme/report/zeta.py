@@ -38,6 +38,7 @@ from mneme.report.style import (
     short,
     told,
 )
+from mneme.report.zeta_transfer import draw_elsewhere
 
 FLOOR = "sine_floor"
 ORDER = (
@@ -107,7 +108,7 @@ def mdn_figure(runs: Runs, published: Mapping[str, Mapping[str, Any]]) -> Figure
     -------
     Figure
         NLL of every arm, what memory adds on zeta and on controls, NLL along context and height,
-        rollout errors along the horizon, PIT.
+        rollout errors along the horizon, PIT, NLL on zeros elsewhere.
     """
     arms, references = arms_of(runs), references_of(runs)
     lines = max(len(arms) + len(references), sum(map(len, pairs_of(runs))), 8)
@@ -121,7 +122,8 @@ def mdn_figure(runs: Runs, published: Mapping[str, Mapping[str, Any]]) -> Figure
     )
     grid = figure.add_gridspec(2, 1, height_ratios=(0.27 * lines + 1.2, 4.2))
     top = grid[0].subgridspec(1, 4, width_ratios=(1.25, 0.9, 1, 1))
-    likelihood, gain, context, height = (figure.add_subplot(top[i]) for i in range(4))
+    likelihood, gain, context = (figure.add_subplot(top[i]) for i in range(3))
+    height, elsewhere = (figure.add_subplot(cell) for cell in top[3].subgridspec(2, 1))
     below = grid[1].subgridspec(1, 4, width_ratios=(1, 1, 1, 0.75))
     step, total, pit, names = (figure.add_subplot(below[i]) for i in range(4))
     _likelihood(likelihood, runs, arms, references, published)
@@ -131,6 +133,8 @@ def mdn_figure(runs: Runs, published: Mapping[str, Mapping[str, Any]]) -> Figure
     _horizon(step, runs, references, "err_step", "How far off is a step of a rollout?")
     _horizon(total, runs, references, "err_cum", "How far off is their sum?")
     _pit(pit, runs)
+    looks = {run: control_style(place) for place, run in enumerate(references)}
+    draw_elsewhere(elsewhere, runs, looks | {run: {"color": c} for run, c in FOCUS.items()})
     names.set_axis_off()
     legend(names, context, step, height, pit, loc="center left", fontsize=9)
     return settled(figure)
