@@ -30,7 +30,7 @@ class Case:
         return f"ERROR: {self.path} is damaged ({reason}): delete {self.delete} and run snakemake"
 
 
-FITTED = "ttt/fit/markov_second/seed0/history.json"
+FITTED = "ttt/fit/markov_second/seed11/history.json"
 READINGS = "lattice/measure/minilm/readings.npz"
 WINDOWS = "zeta/measure/e0/seed0/windows.npz"
 PAIRS = "lattice/prepare/pairs.json"
