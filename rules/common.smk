@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mneme.core.config import fingerprint
 from mneme.core.lineage import lineages
-from mneme.core.workflow import canonical, or_exit, require_writable, stage_params
+from mneme.core.workflow import canonical, or_exit, require_quiet, require_writable, stage_params
 from mneme.rooms import needs_of
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.paths import RoutingPaths
@@ -17,6 +17,7 @@ from mneme.zeta.blocks import zeta_blocks, zeta_paths
 
 SETTINGS = or_exit(load_settings, config)
 or_exit(require_writable, SETTINGS.results, "results")
+or_exit(require_quiet, workflow.output_settings.verbose)
 BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"

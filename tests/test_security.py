@@ -48,11 +48,12 @@ from mneme.core.artefacts import (
 )
 from mneme.core.assets import AssetError, fetch, read_lock
 from mneme.core.checkpoints import Training, restore
+from mneme.core.config import ConfigError
 from mneme.core.corpora import read_documents
 from mneme.core.digests import sha256_of
 from mneme.core.headline import read_headline
 from mneme.core.parts import Parts
-from mneme.core.workflow import merge
+from mneme.core.workflow import merge, require_quiet
 from mneme.lattice.cache import read_cached
 from mneme.nn.tokenizer import byte_tokenizer
 from mneme.report.html import page
@@ -810,6 +811,17 @@ printf '%s ' {name} "$@" >> {told}
 [ {name} = sbatch ] && exit 1
 exit 0
 """
+
+
+def test_a_verbose_slurm_job_that_knows_a_token_is_refused():
+    """The plugin's debug line holds every variable of the job."""
+    job = {"SLURM_JOB_ID": "1", "PATH": "/bin"}
+    secret = {**job, "HF_TOKEN": TOKEN}
+    for verbose, environ in ((True, job), (False, secret), (True, {"HF_TOKEN": TOKEN})):
+        require_quiet(verbose, environ)
+    with pytest.raises(ConfigError, match="--verbose must be left out") as refused:
+        require_quiet(True, secret)
+    assert TOKEN not in str(refused.value)
 
 
 @pytest.mark.workflow

@@ -22,6 +22,7 @@ import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 CPUS, GPUS = 2, 2
+AS_MUNGE = ("setpriv", "--reuid=munge", "--regid=munge", "--clear-groups")
 
 
 class Slurm:
@@ -83,10 +84,9 @@ class Slurm:
         (folder / "key").chmod(stat.S_IRUSR)
         for path in (folder, folder / "key"):
             shutil.chown(path, "munge", "munge")
-        user = ("setpriv", "--reuid=munge", "--regid=munge", "--clear-groups")
         names = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log"}
         files = [f"--{option}={folder / name}" for option, name in names.items()]
-        self._daemon(*user, "munged", "--foreground", f"--seed-file={folder / 'seed'}", *files)
+        self._daemon(*AS_MUNGE, "munged", "--foreground", f"--seed-file={folder / 'seed'}", *files)
         self._wait((folder / "socket").exists, "munged does not start")
 
     def _daemon(self, *command: str) -> None:
@@ -192,6 +192,13 @@ def why_not() -> str:
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacking:
         return f"not installed: {', '.join(lacking)} (apt-get install slurm-wlm slurm-client munge)"
+    with tempfile.TemporaryDirectory(prefix="mneme-slurm-", dir="/tmp") as folder:
+        try:  # root of a user namespace, or without some capabilities, may be neither
+            os.mknod(Path(folder) / "gpu", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            subprocess.run([*AS_MUNGE, "true"], check=True, capture_output=True)
+            shutil.chown(folder, "munge", "munge")
+        except (OSError, LookupError, subprocess.CalledProcessError) as error:
+            return f"root may not make devices or become user munge here ({error})"
     return ""
 
 

@@ -263,7 +263,20 @@ def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
         ),
         ({"zeros.count": 2000}, "zeta.zeros.count must be above 10 windows of 256, got 2000"),
         ({"predict.samples": 1}, "zeta.predict.samples must be at least 2, got 1"),
-        ({"zeros.count": 200}, "zeta.zeros.count must be at least 201, got 200"),
+        ({"zeros.count": 200}, "zeta.zeros.count must be 201..707927430, got 200"),
+        ({"zeros.count": 10**10}, "zeta.zeros.count must be 201..707927430, got 10000000000"),
+        (
+            {"zeros.blocks.index_1e4.first": 900_000_000},
+            "zeta.zeros.blocks.index_1e4.first must be so low that 201 zeros follow up to n = 7079",
+        ),
+        (
+            {"zeros.blocks.index_1e4.count": 10**9},
+            "zeta.zeros.blocks.index_1e4.count must be 201..707917431, got 1000000000",
+        ),
+        (
+            {"zeros.blocks.height_1e8.height": 268435400.0},
+            "zeta.zeros.blocks.height_1e8.height must be so low",
+        ),
         ({"zeros.arb_checks": 2001053}, "zeta.zeros.arb_checks must be 1..count, got 2001053"),
         ({"prepare.surrogate_size": 2559}, "zeta.prepare.surrogate_size must be at least 2560"),
         ({"model.width": 60}, "zeta.model.width must be a multiple of 2 x heads = 8, got 60"),

@@ -16,7 +16,8 @@ from mneme.zeta.riemann_siegel import LogTable, theta_turns
 from mneme.zeta.stretch import Stretch, middle_of
 from mneme.zeta.unfold import spacings_of
 from mneme.zeta.zero_search import brackets
-from mneme.zeta.zeros import height_after, height_before, plan, zeros, zeros_above
+from mneme.zeta.zeros import gram_height, height_after, height_before, plan, zeros, zeros_above
+from mneme.zeta.zeros_config import LARGEST_HEIGHT, LARGEST_INDEX, zeros_below
 from mneme.zeta.zeros_report import ZerosConfig, measure_zeros
 
 COUNT = 2_001_052
@@ -233,7 +234,7 @@ def test_the_record_has_every_row(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"count": 200}, "count must be at least 201"),
+        ({"count": 200}, "count must be 201.."),
         ({"arb_checks": 7000}, "arb_checks must be"),
         ({"blocks": {"zeta": settings_of()["blocks"]["index_20000"]}}, "named otherwise"),
         (
@@ -245,6 +246,16 @@ def test_the_record_has_every_row(monkeypatch):
 def test_settings_that_make_no_sense(changes, message):
     with pytest.raises(ConfigError, match=message):
         build(ZerosConfig, settings_of(**changes), where="zeta.zeros")
+
+
+@pytest.mark.parametrize("height", [10, 14.2, 1e3, 1e6, 1e8])
+def test_the_smooth_count_is_right_within_three(height):
+    assert abs(zeros_below(height) - count_below(height)) <= 3
+
+
+def test_the_greatest_index_of_the_settings_is_computed():
+    last = LARGEST_INDEX + 1
+    assert gram_height(last) < LARGEST_HEIGHT - 100 <= gram_height(last + 10)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from mneme.core.code import LIBRARY, code_of, packages_of
 from mneme.core.config import ConfigError, plain, require
+from mneme.core.secrets import known_secrets
 
 T = TypeVar("T")
 
@@ -64,6 +65,14 @@ def require_writable(folder: str | Path, key: str) -> None:
     there = next(place for place in (path, *path.parents) if place.exists())
     rule = f"a folder that can be written ({there} cannot: make it writable or name another)"
     require(os.access(there, os.W_OK | os.X_OK), f"config.{key}", rule, str(folder))
+
+
+def require_quiet(verbose: bool, environ: Mapping[str, str] = os.environ) -> None:
+    """Raise ConfigError in a verbose Slurm job with a token: the plugin logs all variables."""
+    variables = {**environ, "HF_TOKEN_PATH": os.devnull}  # what lies in a file is not logged
+    told = verbose and "SLURM_JOB_ID" in environ and bool(known_secrets(variables))
+    rule = "left out in a Slurm job whose environment holds a token: it would write that to the log"
+    require(not told, "--verbose", rule, verbose)
 
 
 def commit_of(root: str | Path = LIBRARY) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mneme.core.config import require
@@ -10,6 +11,20 @@ LARGEST_HEIGHT = 2**28
 """Heights from here on lose their exact phases in float64."""
 LEAST = 201
 """Fewest zeros of a range: over less than a block of 200, S does not average out."""
+
+
+def zeros_below(height: float) -> int:
+    """Return the number of zeros below a height without S(t), which is less than 3 here.
+
+    Riemann and von Mangoldt: t / 2 pi (log(t / 2 pi) - 1) + 7 / 8.
+    """
+    turns = height / (2 * math.pi)
+    return max(0, math.floor(turns * (math.log(turns) - 1) + 7 / 8)) if turns > math.e else 0
+
+
+LARGEST_INDEX = zeros_below(LARGEST_HEIGHT - 100) - 3
+"""Greatest n of a zero that is computed."""
+_BELOW = f"so low that {LEAST} zeros follow up to n = {LARGEST_INDEX} (height 2^28)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +36,7 @@ class BlockConfig:
     height: float | None
     """Height above which the first zero lies; null where `first` is given."""
     count: int
-    """Zeros, at least 201."""
+    """Zeros, from 201 to as many as there are below height 2^28 from there on."""
     arb_checks: int
     """Random indices compared with Arb's zeros."""
 
@@ -31,7 +46,10 @@ class BlockConfig:
         require(self.first is None or self.first >= 1, "first", "at least 1", self.first)
         in_range = self.height is None or 0 <= self.height < LARGEST_HEIGHT
         require(in_range, "height", f"0..{LARGEST_HEIGHT}", self.height)
-        require(self.count >= LEAST, "count", f"at least {LEAST}", self.count)
+        before = zeros_below(self.height) if self.first is None else self.first - 1
+        room = LARGEST_INDEX - before
+        require(room >= LEAST, "first" if self.height is None else "height", _BELOW, before + 1)
+        require(LEAST <= self.count <= room, "count", f"{LEAST}..{room}", self.count)
         require(1 <= self.arb_checks <= self.count, "arb_checks", "1..count", self.arb_checks)
 
 
@@ -40,7 +58,8 @@ class ZerosConfig:
     """Which zeros are computed and how much of them Arb checks."""
 
     count: int
-    """Zeros of the series everything is trained on: n = 1..count, at least 201."""
+    """Zeros of the series everything is trained on: n = 1..count, from 201 to
+    all below height 2^28."""
     arb_checks: int
     """Random indices of the series compared with Arb's zeros."""
     count_checks: int
@@ -53,7 +72,8 @@ class ZerosConfig:
     """Draws the indices and heights that Arb checks."""
 
     def __post_init__(self) -> None:
-        require(self.count >= LEAST, "count", f"at least {LEAST}", self.count)
+        most = LARGEST_INDEX
+        require(LEAST <= self.count <= most, "count", f"{LEAST}..{most}", self.count)
         require(1 <= self.arb_checks <= self.count, "arb_checks", "1..count", self.arb_checks)
         require(self.count_checks >= 1, "count_checks", "at least 1", self.count_checks)
         require(self.threads >= 1, "threads", "at least 1", self.threads)
