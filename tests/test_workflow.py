@@ -427,6 +427,20 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in text
 
 
+def test_snakemakes_own_report_holds_every_figure_with_its_caption(finished, tmp_path):
+    clone, target = finished[0], tmp_path / "report.html"
+    status, text = clone.snakemake("--report", str(target), *SMOKE)
+    assert status == 0, text
+    page = target.read_text(encoding="utf-8")
+    shown = json.loads(re.search(r"var categories = (\{.*?\})\s*;?\s*$", page, re.M)[1])
+    assert set(shown) == {"summary", "claims", "routing", "zeta", "ttt", "lattice"}
+    paths = {path for room in shown.values() for part in room.values() for path in part}
+    assert {f"{RESULTS}/{phase}.svg" for phase in PICTURES} <= paths
+    for path in paths:
+        entry = page[page.index(f'"{path}": {{') :]
+        assert re.match(r'.{0,200}?"caption": "<p>[^"]{20}', entry, re.S), path
+
+
 def test_no_half_written_file_is_left(finished):
     left = [path for path in finished[0].folder.rglob("*") if re.search(r"\.part(s)?$", path.name)]
     assert left == []

@@ -46,7 +46,7 @@ class BlockConfig:
         require(self.first is None or self.first >= 1, "first", "at least 1", self.first)
         in_range = self.height is None or 0 <= self.height < LARGEST_HEIGHT
         require(in_range, "height", f"0..{LARGEST_HEIGHT}", self.height)
-        before = zeros_below(self.height) if self.first is None else self.first - 1
+        before = zeros_below(self.height or 0.0) if self.first is None else self.first - 1
         room = LARGEST_INDEX - before
         require(room >= LEAST, "first" if self.height is None else "height", _BELOW, before + 1)
         require(LEAST <= self.count <= room, "count", f"{LEAST}..{room}", self.count)
