@@ -17,7 +17,7 @@ from mneme.zeta.blocks import zeta_blocks, zeta_paths
 
 SETTINGS = or_exit(load_settings, config)
 or_exit(require_writable, SETTINGS.results, "results")
-or_exit(require_quiet, workflow.output_settings.verbose)
+or_exit(require_quiet, workflow.remote_exec and workflow.output_settings.verbose)
 BACKBONE = SETTINGS.backbone
 EMBEDDED = SETTINGS.chosen.source == "embedded"
 ENV = "../envs/cpu.yaml"

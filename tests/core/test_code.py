@@ -12,6 +12,7 @@ import pytest
 
 from mneme.core import code
 from mneme.core.code import code_of, packages_of
+from mneme.core.partial import partial_path
 
 
 @pytest.fixture
@@ -223,6 +224,18 @@ def test_a_damaged_memory_is_not_believed(tmp_path, content):
     digest, parsed, _ = in_a_process(script, cache)
     assert (digest, parsed) == (expected, 1)
     assert in_a_process(script, cache)[1] == 0, "mended"
+
+
+def test_what_a_killed_process_half_wrote_is_cleared(tmp_path):
+    script, cache = tmp_path / "a.py", tmp_path / "cache"
+    script.write_text("import numpy\n")
+    _, _, (kept,) = in_a_process(script, cache)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = partial_path(kept).name.replace(str(os.getpid()), str(ended.pid))
+    (kept.parent / here).write_text("{")
+    script.write_text("import scipy\n")
+    assert in_a_process(script, cache)[2] == [kept]
 
 
 def test_where_nothing_can_be_kept_hashes_are_the_same(tmp_path):

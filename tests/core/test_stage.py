@@ -7,6 +7,9 @@ import hashlib
 import json
 import re
 import runpy
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +93,24 @@ def test_torch_is_resolved_and_named(run):
     provenance = read_json(folder / "results" / "demo.json")["provenance"]
     assert provenance["device"] == "cpu"
     assert provenance["threads"] == 1
+
+
+def test_torch_is_deterministic_without_its_compiler():
+    """`use_deterministic_algorithms` would set the same two switches and load torch.compile."""
+    program = """
+        import sys
+        from types import SimpleNamespace
+        from mneme.core.stage import Stage
+        params, none = SimpleNamespace(device="cpu"), SimpleNamespace()
+        given = {"input": [], "output": [], "params": params, "wildcards": none, "log": []}
+        Stage(SimpleNamespace(**given, threads=1)).use_torch()
+        import torch
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.backends.cudnn.allow_tf32
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
 
 @pytest.mark.parametrize(

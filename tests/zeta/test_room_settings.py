@@ -267,7 +267,8 @@ def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
         ({"zeros.count": 10**10}, "zeta.zeros.count must be 201..707927430, got 10000000000"),
         (
             {"zeros.blocks.index_1e4.first": 900_000_000},
-            "zeta.zeros.blocks.index_1e4.first must be so low that 201 zeros follow up to n = 7079",
+            "zeta.zeros.blocks.index_1e4.first must be so low that 201 zeros follow up to "
+            "n = 707927430 (height 2^28), got 900000000",
         ),
         (
             {"zeros.blocks.index_1e4.count": 10**9},
@@ -275,7 +276,8 @@ def test_the_run_without_memory_is_on_the_zeros_and_drifts_alike():
         ),
         (
             {"zeros.blocks.height_1e8.height": 268435400.0},
-            "zeta.zeros.blocks.height_1e8.height must be so low",
+            "zeta.zeros.blocks.height_1e8.height must be so low that 201 zeros follow up to "
+            "n = 707927430 (height 2^28), got 268435400.0",
         ),
         ({"zeros.arb_checks": 2001053}, "zeta.zeros.arb_checks must be 1..count, got 2001053"),
         ({"prepare.surrogate_size": 2559}, "zeta.prepare.surrogate_size must be at least 2560"),

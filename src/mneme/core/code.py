@@ -25,6 +25,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mneme.core.partial import clear_partial, partial_path
+
 PACKAGE = "mneme"
 LIBRARY = Path(__file__).resolve().parents[1]
 MOST_KEPT = 3000
@@ -204,7 +206,8 @@ def _keep() -> None:
     with contextlib.suppress(OSError, RuntimeError):
         path = _kept_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
+        clear_partial(path)
+        temporary = partial_path(path)
         try:
             temporary.write_text(json.dumps(kept), encoding="utf-8")
             temporary.replace(path)

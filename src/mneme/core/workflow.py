@@ -68,7 +68,11 @@ def require_writable(folder: str | Path, key: str) -> None:
 
 
 def require_quiet(verbose: bool, environ: Mapping[str, str] = os.environ) -> None:
-    """Raise ConfigError in a verbose Slurm job with a token: the plugin logs all variables."""
+    """Raise ConfigError in a verbose Slurm job with a token: the plugin logs all variables.
+
+    `verbose` is that of a job which Snakemake has submitted; in its own process nothing is told,
+    not even within an allocation.
+    """
     variables = {**environ, "HF_TOKEN_PATH": os.devnull}  # what lies in a file is not logged
     told = verbose and "SLURM_JOB_ID" in environ and bool(known_secrets(variables))
     rule = "left out in a Slurm job whose environment holds a token: it would write that to the log"

@@ -51,6 +51,8 @@ class Panel:
     """Words and row of the second slope under the title: what is left beside the null."""
     source: str
     """The source's name of it, in `published` and in run `original`; empty where it has none."""
+    share: bool
+    """Whether it lies in 0..1, as the axis then shows."""
 
 
 PANELS = (
@@ -60,6 +62,7 @@ PANELS = (
         y="switch lag back into A, tokens",
         null=("minus aa", "switch_lag_minus_aa"),
         source="switch_lag_BA",
+        share=False,
     ),
     Panel(
         metric="tail_area_32",
@@ -67,6 +70,7 @@ PANELS = (
         y="tail area of 32 tokens, tokens",
         null=("minus aa", "tail_area_32_minus_aa"),
         source="tail_area_32",
+        share=False,
     ),
     Panel(
         metric="return_gap_cosine",
@@ -74,6 +78,7 @@ PANELS = (
         y="return gap, 1 − cos",
         null=("minus blocked", "return_gap_cosine_minus_blocked"),
         source="return_gap_cosine_distance",
+        share=False,
     ),
     Panel(
         metric="deep_crystallization_ratio",
@@ -81,6 +86,7 @@ PANELS = (
         y="share with w_B > .95, whole segment",
         null=("since entry, minus longest", "deep_crystallization_ratio_excess"),
         source="deep_crystallization_ratio",
+        share=True,
     ),
     Panel(
         metric="deep_crystallization_ratio_after_32",
@@ -88,6 +94,7 @@ PANELS = (
         y="share with w_B > .95, tokens 32 and later",
         null=None,
         source="",
+        share=True,
     ),
     Panel(
         metric="deep_crystallization_ratio_last_16",
@@ -95,6 +102,7 @@ PANELS = (
         y="share with w_B > .95, last 16 tokens",
         null=None,
         source="",
+        share=True,
     ),
     Panel(
         metric="deep_crystallization_ratio_excess",
@@ -102,6 +110,7 @@ PANELS = (
         y="share since entry minus that at the longest n",
         null=None,
         source="",
+        share=False,
     ),
 )
 
@@ -164,7 +173,7 @@ def _panel(axis: Axes, runs: Runs, panel: Panel, published: Mapping[str, Any]) -
     dwell = list(_lengths(runs, "ours", PANELS[0].metric))
     axis.set_xticks(dwell, [f"{x:g}" for x in dwell])
     axis.minorticks_off()
-    if panel.y.startswith("share with"):
+    if panel.share:
         axis.set_ylim(-0.03, 1.05)
 
 

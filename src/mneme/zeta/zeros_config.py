@@ -46,9 +46,12 @@ class BlockConfig:
         require(self.first is None or self.first >= 1, "first", "at least 1", self.first)
         in_range = self.height is None or 0 <= self.height < LARGEST_HEIGHT
         require(in_range, "height", f"0..{LARGEST_HEIGHT}", self.height)
-        before = zeros_below(self.height or 0.0) if self.first is None else self.first - 1
+        if self.first is None:
+            key, given, before = "height", self.height, zeros_below(self.height or 0.0)
+        else:
+            key, given, before = "first", self.first, self.first - 1
         room = LARGEST_INDEX - before
-        require(room >= LEAST, "first" if self.height is None else "height", _BELOW, before + 1)
+        require(room >= LEAST, key, _BELOW, given)
         require(LEAST <= self.count <= room, "count", f"{LEAST}..{room}", self.count)
         require(1 <= self.arb_checks <= self.count, "arb_checks", "1..count", self.arb_checks)
 
