@@ -19,10 +19,11 @@ from mneme import cli_chat
 from mneme.core.artefacts import ArtefactError, read_json, read_text, write_json, write_text
 from mneme.core.config import ConfigError, KeyDoc, describe, plain
 from mneme.core.headline import read_headline
-from mneme.core.workflow import merge
+from mneme.core.lineage import lineages
+from mneme.core.workflow import commit_of, merge
 from mneme.report.claims_table import answers_markdown, render_claims
 from mneme.report.summary import original_table, table
-from mneme.rooms import HEADLINES
+from mneme.rooms import HEADLINES, ROOMS, needs_of, phases_of
 from mneme.settings import Settings, load_settings
 
 BASE = (Path("config/assets.yaml"), Path("config/claims.yaml"), Path("config/config.yaml"))
@@ -79,6 +80,7 @@ def _add_evidence(commands: Any) -> None:
     snapshot = commands.add_parser("snapshot", help="keep a finished run in docs/results")
     snapshot.add_argument("results", metavar="RESULTS_DIR")
     snapshot.add_argument("target", nargs="?", default="docs/results", metavar="TARGET_DIR")
+    snapshot.add_argument("--room", choices=ROOMS, help="only this room's files; judge anew")
     snapshot.set_defaults(run=keep_snapshot)
     answers = commands.add_parser("answers", help="print the README's answer table")
     answers.add_argument("snapshot", nargs="?", default="docs/results", metavar="SNAPSHOT_DIR")
@@ -125,16 +127,64 @@ def keep_snapshot(arguments: argparse.Namespace) -> str:
     from mneme.report.snapshot import snapshot
 
     source, target = Path(arguments.results), Path(arguments.target)
-    summary = read_json(source / "summary.json")
-    headlines = {phase: read_headline(source / f"{phase}.json") for phase in (*HEADLINES, "claims")}
     size = "default" if source.name == "results" else source.name
-    kept = snapshot(headlines, summary, size=size)
+    figures = [path for path in sorted(source.glob("*.svg")) if not path.name.startswith(".")]
+    if arguments.room:
+        kept = _with_room(arguments.room, source, target, size)
+        phases = phases_of(arguments.room)
+        figures = [f for f in figures if any(f"{f.stem}_".startswith(f"{p}_") for p in phases)]
+    else:
+        summary = read_json(source / "summary.json")
+        phases = [*HEADLINES, "claims"]
+        kept = snapshot(_headlines(source, phases), summary, size=size)
     for name, contents in kept.items():
         write_json(target / f"{name}.json", contents)
-    figures = [path for path in sorted(source.glob("*.svg")) if not path.name.startswith(".")]
     for figure in figures:
         write_text(target / figure.name, read_text(figure))
     return f"{len(kept)} files and {len(figures)} figures in {target}"
+
+
+def _with_room(room: str, source: Path, target: Path, size: str) -> dict[str, dict[str, Any]]:
+    """Return the snapshot in `target` with one room of the results in `source`, judged anew.
+
+    Raises
+    ------
+    ValueError
+        The room's files were made by other code than that of this clone, or uncommitted code.
+    """
+    from mneme.report.snapshot import with_room
+    from mneme.report.summary import refuse_stale
+
+    fresh = _headlines(source, phases_of(room))
+    codes = [lineages("workflow/scripts", needs_of(embedded=one)) for one in (True, False)]
+    for code in codes:  # a backbone that is not the embedded one is not converted here
+        expected = {phase: code(HEADLINES[phase]) for phase in fresh}
+        if all(fresh[phase]["code"] == expected[phase] for phase in fresh):
+            break
+    refuse_stale(fresh, expected)
+    logs = source / "logs"
+    records = [
+        read_json(path)
+        for path in sorted(logs.rglob("*.json"))
+        if path.relative_to(logs).parts[0].removesuffix(".json") in ROOMS[room]
+    ]
+    devices = dict.fromkeys(r["device_name"] or r["device"] for r in records if r["device"])
+    return with_room(
+        room,
+        fresh,
+        {
+            **_headlines(target, [*HEADLINES, "claims"]),
+            "measured": read_json(target / "measured.json"),
+        },
+        ledger=load_settings(_configuration([])).claims,
+        commit=commit_of("."),
+        size=size,
+        device=", ".join(devices),
+    )
+
+
+def _headlines(folder: Path, phases: Sequence[str]) -> dict[str, Any]:
+    return {phase: read_headline(folder / f"{phase}.json") for phase in phases}
 
 
 def show_answers(arguments: argparse.Namespace) -> str:

@@ -8,6 +8,8 @@ from mneme.routing.lineage import NEEDS as ROUTING
 from mneme.ttt.lineage import NEEDS as TTT
 from mneme.zeta.lineage import NEEDS as ZETA
 
+ROOMS: dict[str, Needs] = {"routing": ROUTING, "ttt": TTT, "zeta": ZETA, "lattice": LATTICE}
+"""Room -> needs of its rules."""
 HEADLINES = {
     "env": "env_check",
     "model": "model_load",
@@ -28,6 +30,11 @@ HEADLINES = {
     "lattice": "lattice",
 }
 """Headline file -> the rule (and script) that makes it; all that claims may rest on."""
+
+
+def phases_of(room: str) -> list[str]:
+    """Return the headline files that the rules of a room make (`env.json` is no room's)."""
+    return [phase for phase, rule in HEADLINES.items() if rule in ROOMS[room]]
 
 
 def needs_of(*, embedded: bool) -> Needs:

@@ -14,10 +14,11 @@ import yaml
 from mneme.cli import MARKS, main
 from mneme.core.artefacts import read_json, write_json
 from mneme.core.config import build
+from mneme.core.lineage import lineages
 from mneme.report.claims import decide
 from mneme.report.claims_config import ClaimConfig
 from mneme.report.snapshot import snapshot
-from mneme.rooms import HEADLINES
+from mneme.rooms import HEADLINES, needs_of
 
 ROOT = Path(__file__).parents[2]
 LEDGER = yaml.safe_load((ROOT / "config/claims.yaml").read_text())["claims"]
@@ -84,6 +85,73 @@ def test_a_run_of_uncommitted_code_is_not_kept(folder, tmp_path, capsys):
     assert not (tmp_path / "kept").exists()
     with pytest.raises(ValueError, match=r"claims\.json is missing"):
         snapshot({}, summary, size="long")
+
+
+@pytest.fixture
+def later(folder, tmp_path, monkeypatch):
+    """A snapshot of a whole run in `kept`; returns a later run of room `lattice` alone."""
+    written = read_json(folder / "claims.json")
+    claims = {name: build(ClaimConfig, one, where=name) for name, one in LEDGER.items()}
+    files = {phase: read_json(folder / f"{phase}.json") for phase in HEADLINES}
+    write_json(folder / "claims.json", {**written, "runs": decide(claims, files)})
+    assert main(["snapshot", str(folder), str(tmp_path / "kept")]) == 0
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("mneme.cli.commit_of", lambda _: {**COMMIT, "commit": "7" * 40})
+    path = tmp_path / "results" / "long"
+    gap = html_results.row("eight_gap", 0.2, low=0.15, high=0.25, n=8)
+    rows = [gap, {**gap, "seed": 1}, html_results.row("not_asked_for", 1.0)]
+    runs = {f"{teacher}_raw": {"rows": rows} for teacher in ("smollm2_135m", "minilm")}
+    code = lineages("workflow/scripts", needs_of(embedded=True))("lattice")
+    write_json(path / "lattice.json", {**html_results.headline("lattice", runs), "code": code})
+    for log, name in (("lattice_fit/minilm/adapter", "a GPU"), ("mdn", "a processor")):
+        write_json(path / f"logs/{log}.json", {"device": "d", "device_name": name})
+    for name in ("lattice", "mdn"):
+        (path / f"{name}.svg").write_text(name)
+    return path
+
+
+def test_a_room_of_a_snapshot_is_replaced_and_all_is_judged_again(later, tmp_path, capsys):
+    kept = tmp_path / "kept"
+    before = {path.stem: read_json(path) for path in kept.glob("*.json")}
+    assert before["claims"]["runs"]["teacher_relates"]["verdict"] == "not measured"
+    assert main(["snapshot", str(later), str(kept), "--room", "lattice"]) == 0
+    after = {path.stem: read_json(path) for path in kept.glob("*.json")}
+    assert {name for name in after if after[name] != before[name]} == {
+        "lattice",
+        "claims",
+        "measured",
+    }
+    (row,) = after["lattice"]["runs"]["minilm_raw"]["rows"]
+    assert (row["metric"], row["seed"]) == ("eight_gap", None)
+    claims = after["claims"]["runs"]
+    changed = {name for name in claims if claims[name] != before["claims"]["runs"][name]}
+    assert {claims[name]["room"] for name in changed} == {"lattice"}
+    assert claims["teacher_relates"]["verdict"] == "supported"
+    assert after["measured"].pop("lattice") == {
+        "commit": "7" * 40,
+        "note": "a GPU",
+        "size": "long",
+    }
+    assert after["measured"].items() < before["measured"].items()
+    assert (kept / "lattice.svg").read_text() == "lattice"
+    assert not (kept / "mdn.svg").exists()
+
+
+def test_a_room_of_other_or_uncommitted_code_is_not_kept(later, tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "kept"
+    before = (kept / "lattice.json").read_text()
+    command = ["snapshot", str(later), str(kept), "--room"]
+    with monkeypatch.context() as patch:
+        patch.setattr("mneme.cli.commit_of", lambda _: {**COMMIT, "dirty": True})
+        assert main([*command, "lattice"]) == 1
+    assert "uncommitted changes" in capsys.readouterr().err
+    assert main([*command, "ttt"]) == 1
+    assert "ttt_model.json" in capsys.readouterr().err
+    stale = {**read_json(later / "lattice.json"), "code": "0" * 16}
+    write_json(later / "lattice.json", stale)
+    assert main([*command, "lattice"]) == 1
+    assert "lattice.json: stale" in capsys.readouterr().err
+    assert (kept / "lattice.json").read_text() == before
 
 
 def test_answers_go_between_the_marks(folder, tmp_path, capsys):

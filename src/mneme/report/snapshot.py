@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from mneme.report.claims import decide
+from mneme.report.claims_config import ClaimConfig
 from mneme.report.summary import HEADLINE_ROWS
 
 Json = Mapping[str, Any]
@@ -41,32 +44,93 @@ def snapshot(
     """
     if "claims" not in headlines:
         raise ValueError("claims.json is missing: run snakemake to the end first")
-    commit = summary["commit"]
+    whence = {"commit": _committed(summary["commit"]), "size": size}
+    device = summary["device_name"] or summary["device"]
+    rooms = dict.fromkeys(claim["room"] for claim in headlines["claims"]["runs"].values())
+    measured = {room: {**whence, "note": _note(room, headlines, device)} for room in rooms}
+    return {**_kept(headlines), "measured": measured}
+
+
+def with_room(
+    room: str,
+    fresh: Mapping[str, Json],
+    kept: Mapping[str, Json],
+    *,
+    ledger: Mapping[str, ClaimConfig],
+    commit: Json,
+    size: str,
+    device: str,
+) -> dict[str, dict[str, Any]]:
+    """Put a newer run of one room into a snapshot, and judge all claims again.
+
+    For rooms that are measured on machines or at times of their own. Verdicts of the other rooms
+    stay: p-values are adjusted within a room (Holm).
+
+    Parameters
+    ----------
+    room : str
+        Its name.
+    fresh : mapping
+        Phase -> contents of the headline files that the room's run has made, all of them.
+    kept : mapping
+        An earlier snapshot, as `snapshot` returns it.
+    ledger : mapping
+        Name -> claim.
+    commit : mapping
+        `{commit, dirty, reason}` of the clone that ran the room.
+    size, device : str
+        Name of the size, and of the device it ran on.
+
+    Returns
+    -------
+    dict
+        As `snapshot`.
+
+    Raises
+    ------
+    ValueError
+        The clone has uncommitted changes.
+    """
+    whence = {"commit": _committed(commit), "size": size}
+    files = {phase: file for phase, file in kept.items() if phase not in ("claims", "measured")}
+    files |= fresh
+    provenance = kept["claims"]["provenance"]
+    inputs = {f: digest for f, digest in provenance["inputs"].items() if Path(f).stem not in fresh}
+    files["claims"] = {
+        **kept["claims"],
+        "runs": decide(ledger, files),
+        "provenance": {**provenance, "inputs": inputs},
+    }
+    note = _note(room, files, device)
+    return {**_kept(files), "measured": {**kept["measured"], room: {**whence, "note": note}}}
+
+
+def _committed(commit: Json) -> str:
     if commit["dirty"]:
         raise ValueError(
             "the run was made from a tree with uncommitted changes: commit them and run snakemake "
             "again (what is up to date is not repeated)"
         )
+    return commit["commit"]
+
+
+def _kept(headlines: Mapping[str, Json]) -> dict[str, dict[str, Any]]:
     claims = headlines["claims"]["runs"]
     named = {one["address"] for c in claims.values() for one in _addressed(c)}
-    kept = {
+    return {
         phase: dict(contents) if phase == "claims" else _cut(contents, named)
         for phase, contents in headlines.items()
     }
-    whence = {"commit": commit["commit"], "size": size}
-    rooms = dict.fromkeys(claim["room"] for claim in claims.values())
-    measured = {room: {**whence, "note": _note(room, headlines, summary)} for room in rooms}
-    return {**kept, "measured": measured}
 
 
-def _note(room: str, headlines: Mapping[str, Json], summary: Json) -> str:
+def _note(room: str, headlines: Mapping[str, Json], device: str) -> str:
     """Say on which device a room was measured, and on which backbone where it has any."""
     claims = headlines["claims"]["runs"].values()
     addressed = (one["address"] for c in claims if c["room"] == room for one in _addressed(c))
     phases = {address.partition(" ")[0] for address in addressed}
     found = (headlines[phase]["provenance"] for phase in sorted(phases) if phase in headlines)
     backbones = dict.fromkeys(p["backbone"]["name"] for p in found if "backbone" in p)
-    return ", ".join([*backbones, summary["device_name"] or summary["device"]])
+    return ", ".join([*backbones, device])
 
 
 def _addressed(claim: Json) -> list[Json]:
