@@ -157,11 +157,9 @@ def _with_room(room: str, source: Path, target: Path, size: str) -> dict[str, di
 
     fresh = _headlines(source, phases_of(room))
     codes = [lineages("workflow/scripts", needs_of(embedded=one)) for one in (True, False)]
-    for code in codes:  # a backbone that is not the embedded one is not converted here
-        expected = {phase: code(HEADLINES[phase]) for phase in fresh}
-        if all(fresh[phase]["code"] == expected[phase] for phase in fresh):
-            break
-    refuse_stale(fresh, expected)
+    present = [{phase: code(HEADLINES[phase]) for phase in fresh} for code in codes]
+    found = {phase: headline["code"] for phase, headline in fresh.items()}
+    refuse_stale(fresh, found if found in present else present[0])
     logs = source / "logs"
     records = [
         read_json(path)
