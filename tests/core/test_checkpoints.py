@@ -12,6 +12,7 @@ import pytest
 import torch
 from leftover import left_by_a_dead_process
 
+from mneme.core import checkpoints
 from mneme.core.artefacts import ArtefactError
 from mneme.core.checkpoints import Training, remove, restore, run_steps, save
 
@@ -201,3 +202,20 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         save(tmp_path / "c", training, step=6, fingerprint="f")
     assert (tmp_path / "c").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_what_takes_long_to_save_is_saved_less_often(tmp_path, monkeypatch):
+    saves = []
+
+    def slow(path, training, *, step, fingerprint):
+        saves.append(step)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    monkeypatch.setattr(checkpoints, "SAVE_SHARE", 0.001)  # 100 s until the next
+    training, step = make()
+    run(tmp_path / "c", training, step, save_every_s=1e-9)
+    assert saves == [1, STEPS]
+    saves.clear()
+    run(tmp_path / "every", *make(), save_every_s=0.0)
+    assert saves == list(range(1, STEPS + 1))

@@ -30,7 +30,9 @@ class Training:
         self.start: Any = None
         source = clone.folder / "src/mneme/core/checkpoints.py"
         often = source.read_text().replace("SAVE_EVERY_S = 30.0", "SAVE_EVERY_S = 0.5")
+        often = often.replace("SAVE_SHARE = 0.05", "SAVE_SHARE = 1.0")
         assert "SAVE_EVERY_S = 0.5" in often
+        assert "SAVE_SHARE = 1.0" in often
         source.write_text(often)
         (clone.folder / "one.yaml").write_text(yaml.safe_dump(LONG))
         finish(clone, *TRAIN)

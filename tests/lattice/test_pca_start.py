@@ -57,6 +57,21 @@ def test_the_decoder_goes_back(strategy):
     assert torch.isfinite(made).all()
 
 
+@pytest.mark.parametrize("count", [60, 400])
+def test_the_first_layer_holds_the_axes_of_largest_variance_in_order(count):
+    vectors = planted(count=count)
+    adapter = started("hierarchical", vectors)
+    first = next(m for m in adapter.encoder.modules() if isinstance(m, torch.nn.Linear))
+    rows = min(first.out_features, count)
+    found = first.weight[:rows].double()
+    assert torch.allclose(found @ found.T, torch.eye(rows).double(), atol=1e-5)
+    exact = torch.linalg.svd(vectors.double(), full_matrices=False)
+    kept = (found @ vectors.double().T).norm(dim=1)
+    assert torch.allclose(kept, exact.S[:rows], atol=1e-3 * exact.S[0])
+    turned = (found[:10] * exact.Vh[:10]).sum(1).abs()
+    assert torch.allclose(turned, torch.ones(10).double(), atol=1e-5)
+
+
 def test_it_can_be_trained_from_there():
     adapter = started("hierarchical", planted())
     adapter.decode(adapter.encode(planted(seed=1))).square().sum().backward()

@@ -27,7 +27,9 @@ from mneme.core.artefacts import ArtefactError, atomic_path
 from mneme.core.partial import clear_partial
 
 SAVE_EVERY_S = 30.0
-"""At most this much work is lost by a kill, s."""
+"""At most this much work is lost by a kill, s, unless saving takes long."""
+SAVE_SHARE = 0.05
+"""Largest share of the time that saving takes: large networks are saved less often."""
 LOG_EVERY_S = 15.0
 """Time between progress lines, s."""
 _MAGIC = b"mneme checkpoint 1\n"
@@ -83,7 +85,8 @@ def run_steps(
     label : str
         What is trained, for the lines.
     save_every_s : float
-        Time between checkpoints, s; 0 saves after every step. Never changes the result.
+        Time between checkpoints, s, or what saving one takes over `SAVE_SHARE` where that is more;
+        0 saves after every step. Never changes the result.
 
     Raises
     ------
@@ -94,6 +97,7 @@ def run_steps(
     if first:
         log(f"{label}: continuing after step {first}/{steps} from {path}")
     started = saved = told = time.monotonic()
+    pause = save_every_s
     bar = tqdm(range(first, steps), desc=label, initial=first, total=steps, disable=None)
     for index in bar:
         record = dict(step(index))
@@ -102,9 +106,10 @@ def run_steps(
         if now - told >= LOG_EVERY_S or index + 1 == steps:
             log(_progress(label, index + 1, steps, record, (now - started) / (index + 1 - first)))
             told = now
-        if now - saved >= save_every_s or index + 1 == steps:
+        if now - saved >= pause or index + 1 == steps:
             save(path, training, step=index + 1, fingerprint=fingerprint)
             saved = time.monotonic()
+            pause = save_every_s and max(save_every_s, (saved - now) / SAVE_SHARE)
 
 
 def save(path: str | Path, training: Training, *, step: int, fingerprint: str) -> None:
