@@ -124,7 +124,7 @@ def show_comparison(arguments: argparse.Namespace) -> str:
 
 def keep_snapshot(arguments: argparse.Namespace) -> str:
     """Write a cut-down copy of a finished run, and its figures, into a folder of the repository."""
-    from mneme.report.snapshot import snapshot
+    from mneme.report.snapshot import compact_svg, snapshot
 
     source, target = Path(arguments.results), Path(arguments.target)
     size = "default" if source.name == "results" else source.name
@@ -140,7 +140,7 @@ def keep_snapshot(arguments: argparse.Namespace) -> str:
     for name, contents in kept.items():
         write_json(target / f"{name}.json", contents)
     for figure in figures:
-        write_text(target / figure.name, read_text(figure))
+        write_text(target / figure.name, compact_svg(read_text(figure)))
     return f"{len(kept)} files and {len(figures)} figures in {target}"
 
 

@@ -17,7 +17,7 @@ from mneme.core.config import build
 from mneme.core.lineage import lineages
 from mneme.report.claims import decide
 from mneme.report.claims_config import ClaimConfig
-from mneme.report.snapshot import snapshot
+from mneme.report.snapshot import compact_svg, snapshot
 from mneme.rooms import HEADLINES, needs_of
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,23 @@ def test_a_snapshot_keeps_what_a_claim_rests_on_and_nothing_else(folder, tmp_pat
     assert {room["size"] for room in measured.values()} == {"default"}
     assert set(measured) == {claim["room"] for claim in claims["runs"].values()}
     assert "figures in" in capsys.readouterr().out
+
+
+def test_a_kept_figure_is_the_same_to_a_thousandth_of_a_point():
+    text = """<svg>
+  <defs> <path id="m" d="M 0 3.123456
+L -1.0000004 2 z"/></defs>
+  <use xlink:href="#m" x="968.992823" y="-4.5" style="width: 1.23456"/>
+  <image xlink:href="data:image/png;base64,  AAAA"/>
+  <text style="font: 8px 'DejaVu Sans', 'Lucid', 'Arial', sans-serif" x="1.00049">  0.12345 </text>
+</svg>"""
+    assert compact_svg(text) == (
+        '<svg>\n<defs>\n<path id="m" d="M 0 3.123 L -1.000 2 z"/></defs>\n'
+        '<use xlink:href="#m" x="968.993" y="-4.5" style="width: 1.23456"/>\n'
+        '<image xlink:href="data:image/png;base64,  AAAA"/>\n'
+        """<text style="font: 8px 'DejaVu Sans', sans-serif" x="1.000">  0.12345 </text>\n</svg>"""
+    )
+    assert compact_svg(compact_svg(text)) == compact_svg(text)
 
 
 def test_a_run_of_uncommitted_code_is_not_kept(folder, tmp_path, capsys):

@@ -105,6 +105,21 @@ def with_room(
     return {**_kept(files), "measured": {**kept["measured"], room: {**whence, "note": note}}}
 
 
+def compact_svg(text: str) -> str:
+    """Return a figure without indentation and the tail of font lists, places to .001 points.
+
+    Words, images and everything but the places of what is drawn stay as they are.
+    """
+    text = re.sub(r">\s+<", ">\n<", text)
+    text = re.sub(r"('DejaVu Sans')(?:, '[^'<>]*')+(, sans-serif)", r"\1\2", text)
+    return re.sub(r'(?<= )(?:d|x|y)="[^"]*"', lambda found: _shorter(found[0]), text)
+
+
+def _shorter(places: str) -> str:
+    places = re.sub(r"\s+", " ", places)
+    return re.sub(r"-?\d+\.\d{4,}", lambda found: f"{float(found[0]):.3f}", places)
+
+
 def _committed(commit: Json) -> str:
     if commit["dirty"]:
         raise ValueError(
