@@ -237,3 +237,15 @@ def test_a_job_over_a_limit_fails_with_its_logs_named(workplace, limit, state, r
     assert f"log: {jobs[0]['StdOut']}" in text
     assert reason in Path(jobs[0]["StdOut"]).read_text()
     assert not (workplace.clone.folder / ORIGINAL).exists()
+
+
+def test_no_log_of_a_verbose_job_holds_a_token(workplace, monkeypatch):
+    """The plugin writes every variable there: the job ends before that."""
+    token = "hf_" + "plantedInTheEnvironment" * 2
+    monkeypatch.setenv("HF_TOKEN", token)
+    status, text, jobs = workplace.run("--retries", "0", "--verbose", "--", ORIGINAL, seconds=400)
+    assert status == 1, text[-3000:]
+    told = Path(jobs[0]["StdOut"]).read_text()
+    assert "--verbose must be left out in a Slurm job whose environment holds a token" in told
+    for log in (text, *(path.read_text() for path in workplace.clone.folder.rglob("*.log"))):
+        assert token not in log
