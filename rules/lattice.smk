@@ -41,6 +41,7 @@ rule lattice_embed:
         result("logs/lattice_embed/{backbone}.log"),
     wildcard_constraints:
         backbone="|".join(LATTICE_PATHS.teachers),
+    priority: 10  # the longest way to the end begins here
     conda:
         ENV
     threads: SETTINGS.threads

@@ -81,6 +81,7 @@ rule routing_states:
         PATHS.step("states", "calibration.safetensors"),
     log:
         result("logs/routing_states.log"),
+    priority: 10  # the longest way to the end begins here
     conda:
         ENV
     threads: SETTINGS.threads
@@ -101,6 +102,7 @@ rule routing_mixer_fit:
         records=PATHS.mixer_seeds("mixer_fit", "{mixer}", "mixer.json"),
     log:
         result("logs/routing_mixer_fit/{mixer}.log"),
+    priority: 10
     conda:
         ENV
     threads: SETTINGS.threads
@@ -145,6 +147,7 @@ rule routing_trace:
         result("logs/routing_trace/{phase}.log"),
     wildcard_constraints:
         phase="hysteresis|fatigue",
+    priority: 10
     conda:
         ENV
     threads: SETTINGS.threads
