@@ -7,9 +7,10 @@ from torch.nn import functional as F
 from mneme.core.config import ConfigError
 from mneme.core.seeds import torch_generator
 from mneme.lattice.adapter import WidthError
-from mneme.lattice.automaton import SLOTS, DenseCore, Lattice, LatticeWarning, stencil
+from mneme.lattice.automaton import SLOTS, Lattice, LatticeWarning, stencil
 from mneme.lattice.blocks import parameter_count
 from mneme.lattice.config import CellConfig
+from mneme.lattice.control_cores import DenseCore
 
 SMALL = {
     "kind": "mlp",
@@ -212,14 +213,30 @@ def is_gated(made):
     return made.config.kind == "gmlp"
 
 
-@pytest.mark.parametrize("surface", ["single", "full"])
-@pytest.mark.parametrize("steps", [0, 2, 3, 4, 9])
-def test_dropping_what_can_no_longer_arrive_changes_nothing(steps, surface):
-    made = stirred(lattice(surface=surface, **(BOX | {"steps": steps})))
-    x = surfaces(made)
-    with torch.no_grad():
-        whole = made.read(made.states(x)[-1].movedim(1, -1))
-        torch.testing.assert_close(made.shown(x), whole, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("surface", "depth", "boundary"),
+    [
+        ("single", 4, "walls"),
+        ("single", 4, "periodic"),
+        ("single", 2, "walls"),
+        ("full", 4, "walls"),
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 9])
+def test_leaving_out_what_cannot_matter_changes_nothing(steps, surface, depth, boundary, kind):
+    box = BOX | {"steps": steps, "shape": (depth, 5, 6)}
+    made = stirred(lattice(surface=surface, boundary=boundary, kind=kind, **box))
+    x = surfaces(made, 3).requires_grad_()
+    whole = made.read(made.states(x)[-1].movedim(1, -1))
+    towards = torch.randn(whole.shape, generator=torch_generator(0, "towards"), dtype=whole.dtype)
+    of = [x, *made.parameters()]
+    expected = torch.autograd.grad((whole * towards).sum(), of, materialize_grads=True)
+    shown = made.shown(x)
+    torch.testing.assert_close(shown, whole, rtol=1e-12, atol=1e-12)
+    found = torch.autograd.grad((shown * towards).sum(), of, materialize_grads=True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_neighbours_stand_in_their_slots():

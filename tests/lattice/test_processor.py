@@ -4,9 +4,10 @@ import torch
 from mneme.core.config import ConfigError
 from mneme.core.seeds import torch_generator
 from mneme.lattice.adapter import WidthError
-from mneme.lattice.automaton import DenseCore, Lattice
+from mneme.lattice.automaton import Lattice
 from mneme.lattice.blocks import parameter_count
 from mneme.lattice.config import AdapterConfig, CellConfig
+from mneme.lattice.control_cores import DenseCore
 from mneme.lattice.processor import Processor, build_core
 
 ADAPTER = AdapterConfig(strategy="hierarchical", dropout=0.1, groups=4)

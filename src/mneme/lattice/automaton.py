@@ -107,16 +107,39 @@ class Lattice(nn.Module):
     def shown(self, surface_BS: Tensor) -> Tensor:
         """Return what the far faces show after the last step, (B, S).
 
-        With one face, layers from which nothing can reach the far face in the steps that are left
-        are dropped on the way: at 10 steps through 11 layers that is half of the work.
+        With one face, only layers are computed that the surface has reached and that can still
+        reach the far face: at 10 steps through 11 layers that is one layer a step, not eleven.
         """
         source_BZYXC = self.source(surface_BS)
+        dropping = self.training and self.config.dropout > 0  # draws for every cell of the box
+        if self.config.surface == "single" and not dropping:
+            return self.read(self._crossed(source_BZYXC))
         state_BZYXC = source_BZYXC
-        for step in range(self.config.steps):
-            state_BZYXC = self._step(state_BZYXC, source_BZYXC[:, -state_BZYXC.shape[1] :])
-            if self.config.surface == "single":
-                state_BZYXC = state_BZYXC[:, step - self.config.steps :]
+        for _ in range(self.config.steps):
+            state_BZYXC = self._step(state_BZYXC, source_BZYXC)
         return self.read(state_BZYXC)
+
+    def _crossed(self, source_BZYXC: Tensor) -> Tensor:
+        """Return the last layers of the state after the last step; the far face is among them.
+
+        Layers that the surface has not reached are the same for all surfaces: one batch row.
+        """
+        far, steps = source_BZYXC.shape[1] - 1, self.config.steps
+        met_BZYXC, rest_ZYXC = source_BZYXC[:, :1], source_BZYXC[:1, 1:]
+        for step in range(1, steps + 1):
+            if steps >= far:
+                first, last = max(far - steps + step, 0), min(step, far)
+                beyond = min(last + 1, far) - min(step - 1, far)
+                ahead = rest_ZYXC[:, :beyond].expand(len(source_BZYXC), -1, -1, -1, -1)
+                cut = (min(first, 1), min(far - last, 1))
+                met_BZYXC = self._step(
+                    torch.cat([met_BZYXC, ahead], 1), source_BZYXC, first=first, cut=cut
+                )
+            if step < far:
+                rest_ZYXC = self._step(rest_ZYXC, source_BZYXC[:1], first=step + 1, cut=(1, 0))
+        if steps >= far:
+            return met_BZYXC
+        return rest_ZYXC.expand(len(source_BZYXC), -1, -1, -1, -1)
 
     def states(self, surface_BS: Tensor) -> Tensor:
         """Return the state before the first and after every step, (steps + 1, B, C, Z, Y, X)."""
@@ -152,16 +175,33 @@ class Lattice(nn.Module):
             parts.append((F.gelu(cells) @ weight_C + bias).flatten(1))
         return torch.cat(parts, 1)
 
-    def _step(self, state_BZYXC: Tensor, source_BZYXC: Tensor) -> Tensor:
+    def _step(
+        self,
+        state_BZYXC: Tensor,
+        source_BZYXC: Tensor,
+        *,
+        first: int = 0,
+        cut: tuple[int, int] = (0, 0),
+    ) -> Tensor:
+        """Return layers after one more step.
+
+        `first` is the place in the box of the first layer returned; `cut` layers of the state at
+        its two ends along z are only seen by the others.
+        """
         if self.config.checkpointed and torch.is_grad_enabled():
-            stepped = checkpoint(self._update, state_BZYXC, source_BZYXC, use_reentrant=False)
+            stepped = checkpoint(
+                self._update, state_BZYXC, source_BZYXC, first, cut, use_reentrant=False
+            )
             assert isinstance(stepped, Tensor)
             return stepped
-        return self._update(state_BZYXC, source_BZYXC)
+        return self._update(state_BZYXC, source_BZYXC, first, cut)
 
-    def _update(self, state_BZYXC: Tensor, source_BZYXC: Tensor) -> Tensor:
-        new_BZYXC = state_BZYXC + self.cell(state_BZYXC)
-        return torch.where(self.mask_ZYXC[-new_BZYXC.shape[1] :], source_BZYXC, new_BZYXC)
+    def _update(
+        self, state_BZYXC: Tensor, source_BZYXC: Tensor, first: int, cut: tuple[int, int]
+    ) -> Tensor:
+        new_BZYXC = inner(state_BZYXC, cut) + self.cell(state_BZYXC, cut)
+        layers = slice(first, first + new_BZYXC.shape[1])
+        return torch.where(self.mask_ZYXC[layers], source_BZYXC[:, layers], new_BZYXC)
 
     def _split(self, surface_BS: Tensor) -> list[Tensor]:
         """Cut the surface into its faces (B, rows, columns)."""
@@ -200,8 +240,8 @@ class MLPCell(nn.Module):
         """Begin as transport: see `begin_as_transport`."""
         begin_as_transport(self.move, self.outward, slots_C, small=small)
 
-    def forward(self, state_BZYXC: Tensor) -> Tensor:
-        """Return the change of every cell."""
+    def forward(self, state_BZYXC: Tensor, cut: tuple[int, int]) -> Tensor:
+        """Return the change of every cell but those of `cut` layers at the ends along z."""
         channels, hidden = self.config.channels, self.config.hidden
         weight = torch.cat([self.move.weight, self.inward.weight])
         bias = torch.cat([self.inward.bias.new_zeros(channels), self.inward.bias])
@@ -210,9 +250,10 @@ class MLPCell(nn.Module):
             weight.unflatten(1, (len(SLOTS), channels)),
             bias,
             boundary=self.config.boundary,
+            cut=cut,
         )
-        moved, inner = seen.split([channels, hidden], -1)
-        return moved + self.dropout(self.outward(F.gelu(inner)))
+        moved, heard = seen.split([channels, hidden], -1)
+        return moved + self.dropout(self.outward(F.gelu(heard)))
 
 
 class GatedCell(nn.Module):
@@ -236,19 +277,15 @@ class GatedCell(nn.Module):
         """Begin as transport with open gates: see `begin_as_transport`."""
         begin_as_transport(self.move, self.outward, slots_C, small=small)
 
-    def forward(self, state_BZYXC: Tensor) -> Tensor:
-        """Return the change of every cell."""
+    def forward(self, state_BZYXC: Tensor, cut: tuple[int, int]) -> Tensor:
+        """Return the change of every cell but those of `cut` layers at the ends along z."""
         own, others = F.gelu(self.inward(state_BZYXC)).chunk(2, -1)
-        boundary, weight = self.config.boundary, self.move.weight
-        gate = stencil(
-            others,
-            self.gate_PH.T[..., None],
-            self.open_H,
-            boundary=boundary,
-            groups=self.config.hidden,
-        )
-        moved = stencil(state_BZYXC, weight.unflatten(1, (len(SLOTS), -1)), None, boundary=boundary)
-        return moved + self.dropout(self.outward(own * gate))
+        weight_KPC = self.move.weight.unflatten(1, (len(SLOTS), -1))
+        options = {"boundary": self.config.boundary, "cut": cut}
+        gate_PH1, groups = self.gate_PH.T[..., None], self.config.hidden
+        gate = stencil(others, gate_PH1, self.open_H, groups=groups, **options)
+        moved = stencil(state_BZYXC, weight_KPC, None, **options)
+        return moved + self.dropout(self.outward(inner(own, cut) * gate))
 
 
 class CellDropout(nn.Module):
@@ -290,9 +327,10 @@ def stencil(
     bias_K: Tensor | None,
     *,
     boundary: str,
+    cut: tuple[int, int] = (0, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Return linear maps of what each cell sees, (B, Z, Y, X, K).
+    """Return linear maps of what each cell sees, (B, Z, Y, X, K), Z without the layers of `cut`.
 
     Parameters
     ----------
@@ -304,6 +342,8 @@ def stencil(
         Added everywhere.
     boundary : {"walls", "periodic"}
         Zeros beyond the box, or, in y and x, its other side; beyond z are always zeros.
+    cut : (int, int)
+        0 or 1 layer at each end along z that is only seen, where a box goes on; 0 at its walls.
     groups : int
         Groups of channels that do not see one another, as in a convolution.
     """
@@ -311,11 +351,15 @@ def stencil(
     kernel = weight_KPC.new_zeros(len(weight_KPC), weight_KPC.shape[2], 27)
     places = [13 + 9 * dz + 3 * dy + dx for dz, dy, dx in SLOTS]
     kernel[:, :, places] = weight_KPC.movedim(1, 2)
-    padding = (1, 1, 1)
+    low, high = 1 - cut[0], 1 - cut[1]
+    if low != high:
+        state_BZYXC = F.pad(state_BZYXC, (0, 0, 0, 0, 0, 0, low, high))
+    along_z = low * high
+    padding = (along_z, 1, 1)
     if boundary == "periodic":
         wrapped = torch.cat([state_BZYXC[:, :, -1:], state_BZYXC, state_BZYXC[:, :, :1]], 2)
         state_BZYXC = torch.cat([wrapped[:, :, :, -1:], wrapped, wrapped[:, :, :, :1]], 3)
-        padding = (1, 0, 0)
+        padding = (along_z, 0, 0)
     seen = F.conv3d(
         state_BZYXC.movedim(-1, 1),
         kernel.unflatten(2, (3, 3, 3)).contiguous(memory_format=torch.channels_last_3d),
@@ -326,53 +370,6 @@ def stencil(
     return seen.movedim(1, -1)
 
 
-class DenseCore(nn.Module):
-    """Control: a dense network with as many parameters as a lattice, in its place.
-
-    Parameters
-    ----------
-    surface : int
-        Numbers S of a surface.
-    parameters : int
-        Parameters of the lattice; the hidden layer is the one that comes nearest, at least 1 wide.
-    generator : torch.Generator
-        Source of every initial weight.
-    """
-
-    def __init__(self, surface: int, parameters: int, *, generator: torch.Generator) -> None:
-        super().__init__()
-        hidden = max(1, round((parameters - 1 - surface) / (2 * surface + 1)))
-        self.inward, self.outward = linear(surface, hidden), linear(hidden, surface)
-        self.alpha = nn.Parameter(torch.zeros(()))
-        initialise(self, generator)
-
-    def forward(self, surface_BS: Tensor) -> Tensor:
-        """Return the surface (B, S) that leaves the network: itself as long as alpha is 0."""
-        return surface_BS + self.alpha * self.outward(F.gelu(self.inward(surface_BS)))
-
-
-class CurveCore(nn.Module):
-    """Control: one learnt curve for every number of the surface, with a lattice's parameters.
-
-    With no more steps than a signal needs to cross, a lattice's output at a place depends on the
-    input at that place alone, by a rule that all places share: this is that, without a lattice.
-
-    Parameters
-    ----------
-    parameters : int
-        Parameters of the lattice; the hidden layer is the one that comes nearest, at least 1 wide.
-    generator : torch.Generator
-        Source of every initial weight.
-    """
-
-    def __init__(self, parameters: int, *, generator: torch.Generator) -> None:
-        super().__init__()
-        hidden = max(1, round((parameters - 2) / 3))
-        self.inward, self.outward = linear(1, hidden), linear(hidden, 1)
-        self.alpha = nn.Parameter(torch.zeros(()))
-        initialise(self, generator)
-
-    def forward(self, surface_BS: Tensor) -> Tensor:
-        """Return the surface (B, S) that leaves the network: itself as long as alpha is 0."""
-        curve_BS1 = self.outward(F.gelu(self.inward(surface_BS[..., None])))
-        return surface_BS + self.alpha * curve_BS1[..., 0]
+def inner(state_BZYXC: Tensor, cut: tuple[int, int]) -> Tensor:
+    """Return a state without `cut` layers at its two ends along z."""
+    return state_BZYXC[:, cut[0] : state_BZYXC.shape[1] - cut[1]]

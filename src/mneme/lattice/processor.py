@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from mneme.core.config import require
 from mneme.core.seeds import torch_generator
 from mneme.lattice.adapter import Adapter, WidthError
-from mneme.lattice.automaton import CurveCore, DenseCore, Lattice
+from mneme.lattice.automaton import Lattice
 from mneme.lattice.blocks import initialise, linear, parameter_count
 from mneme.lattice.config import AdapterConfig, CellConfig, Core, Mode
+from mneme.lattice.control_cores import CurveCore, DenseCore
 
 
 class Output(NamedTuple):
