@@ -119,6 +119,36 @@ def test_blocked_equals_an_explicit_mask_and_reset_a_lone_segment(tiny_llama, tu
     assert np.abs(real - found[f"gating/blocked/{n}"])[:, :, -size:].max() > 1e-4
 
 
+@pytest.mark.parametrize("learnt_positions", [False, True])
+@torch.inference_mode()
+def test_reset_reads_the_last_segment_where_it_lies(tiny_llama, tuples, learnt_positions):
+    model = tiny_gpt2() if learnt_positions else tiny_llama
+    families = fatigue_families(tuples, PROTOCOL, domains=(0, 1), seed=0)
+    families = {"real": families["real"]}
+    made = mixers("gating")
+    found = trace_batch(
+        lower(model, 2), families, made, {"gating": {"reset"}}, slice(0, 3), device=CPU
+    )
+    for n in PROTOCOL.dwell_tokens:
+        positions = torch.arange(10 + n, 20 + n)[None]
+        for text, ids in enumerate(tuples["a2"]):
+            slow = one_sequence(
+                model, 2, made["gating"][0], ids, labels=np.zeros(10), positions=positions
+            )
+            np.testing.assert_allclose(found[f"gating/reset/{n}"][0, text], slow, atol=2e-6)
+    moved = np.abs(found["gating/reset/4"] - found["gating/reset/24"]).max()
+    assert (moved > 1e-4) if learnt_positions else (moved == 0)
+
+
+def tiny_gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = GPT2Config(vocab_size=128, n_embd=32, n_layer=4, n_head=4, initializer_range=0.2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(sizes).eval().requires_grad_(False)
+
+
 @torch.inference_mode()
 def test_token_router_returns_to_exactly_the_same_weights(tiny_llama, tuples):
     families = hysteresis_families(tuples, PROTOCOL, domains=(0, 1), seed=0)

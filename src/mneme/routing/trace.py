@@ -4,7 +4,8 @@ All dwell lengths of a family share one pass over their longest prefix: its KV c
 from the longest length down and the last segment is read on top of each. `blocked` (no attention
 from A2 to B) is the last segment read on the cache of A1 alone, `reset` on no cache at all, both
 at the positions they have in the real sequence; since keys carry their own rotary positions, the
-first equals masking B out (a test compares it with an explicit mask).
+first equals masking B out (a test compares it with an explicit mask). Rotary positions are seen as
+differences only, so `reset` is the same at every dwell length and read once, at the longest.
 
 Legend: B batch of texts, T position, D width, K domains, N texts, S training seeds.
 """
@@ -20,21 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from mneme.nn.onednn import OneDNNLinear
+from mneme.nn.split import LowerHalf
 from mneme.routing.sequences import Family
 
-Lower = nn.Module
 Mixers = Mapping[str, Sequence[nn.Module]]
 """Mixer name -> one module a training seed."""
 
 
 def read_family(
-    lower: Lower, family: Family, rows: slice, *, device: torch.device, controls: bool
+    lower: LowerHalf, family: Family, rows: slice, *, device: torch.device, controls: bool
 ) -> Iterator[tuple[str, int, Tensor, Tensor, Tensor]]:
     """Read a batch of one family at every dwell length, longest first.
 
     Parameters
     ----------
-    lower : Module
+    lower : LowerHalf
         The backbone up to layer k (`mneme.nn.split.lower`).
     family : Family
         Sequences.
@@ -69,14 +70,16 @@ def read_family(
         yield "plain", n, ids, labels, torch.cat([prefix_BTD[:, : size + n], last_BTD], dim=1)
     if not controls:
         return
+    alone_BTD = None
     for n in sorted(family.lengths, reverse=True):
         labels = _labels(family, n, device=device)[rows]
         ids = torch.cat([prefix[:, : size + n], last], dim=1)
         _crop(cache, size)
         last_BTD = _read_last(lower, last, cache, position=size + n)
         yield "blocked", n, ids, labels, torch.cat([prefix_BTD[:, : size + n], last_BTD], dim=1)
-        last_BTD = _read_last(lower, last, None, position=size + n)
-        yield "reset", n, last, labels[:, size + n :], last_BTD
+        if alone_BTD is None or lower.learnt_positions:
+            alone_BTD = _read_last(lower, last, None, position=size + n)
+        yield "reset", n, last, labels[:, size + n :], alone_BTD
 
 
 def _crop(cache: Any, length: int) -> None:
@@ -90,7 +93,7 @@ def _crop(cache: Any, length: int) -> None:
             layer.crop(-extra)
 
 
-def _read_last(lower: Lower, last: Tensor, cache: Any, *, position: int) -> Tensor:
+def _read_last(lower: LowerHalf, last: Tensor, cache: Any, *, position: int) -> Tensor:
     positions = torch.arange(position, position + last.shape[1], device=last.device)[None]
     states, _ = lower(
         last, past_key_values=cache, position_ids=positions, use_cache=cache is not None
@@ -119,7 +122,7 @@ def gate(mixer: nn.Module, ids: Tensor, states: Tensor, labels: Tensor) -> np.nd
 
 @torch.inference_mode()
 def trace_batch(
-    lower: Lower,
+    lower: LowerHalf,
     families: Mapping[str, Family],
     mixers: Mixers,
     wanted: Mapping[str, set[str]],
@@ -132,7 +135,7 @@ def trace_batch(
 
     Parameters
     ----------
-    lower : Module
+    lower : LowerHalf
         Backbone up to layer k.
     families : mapping of str to Family
         Sequences by name.
