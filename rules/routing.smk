@@ -9,7 +9,6 @@ steps   routing_prepare -> model_load
 """
 
 ROUTING = SETTINGS.routing
-DOMAINS = [domain.name for domain in ROUTING.domains]
 ADAPTER_RUNS = list(ROUTING.adapters.runs)
 MIXERS = list(ROUTING.mixers)
 READ_MIXERS = sorted({run.mixer for run in ROUTING.runs.values()})
@@ -56,6 +55,7 @@ rule routing_adapter_fit:
     input:
         tokens=rules.routing_prepare.output[0],
         model=model_files(SETTINGS.chosen),
+        begun=lambda wildcards: PATHS.begun(wildcards.run),
     output:
         losses=PATHS.adapter_seeds("{run}", "losses.json"),
         histories=PATHS.adapter_seeds("{run}", "history.json"),

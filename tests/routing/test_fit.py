@@ -10,22 +10,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from namelist import Namelist
 
 from mneme.core import checkpoints
-from mneme.core.artefacts import read_json, write_arrays
+from mneme.core.artefacts import read_json, write_arrays, write_json
 from mneme.core.config import ConfigError, build, plain
 from mneme.core.seeds import torch_generator
 from mneme.nn.head import head_weight
 from mneme.nn.split import lower, upper
+from mneme.routing.begun import read_begun
+from mneme.routing.config import RoutingConfig
 from mneme.routing.domains import domain_of
 from mneme.routing.fit import Course, Parts, fitted_adapters
 from mneme.routing.lora import activate, adapter_parameters, attached, save_adapters
 from mneme.routing.lowrank import read_adapter
 from mneme.routing.model import TemporalLora
+from mneme.routing.paths import RoutingPaths
 from mneme.routing.stages import AdapterFitConfig
 
 CPU = torch.device("cpu")
@@ -93,12 +97,13 @@ def planted_tokens():
 class Fit:
     """Fits the tiny model, and keeps what is left after the context."""
 
-    def __init__(self, base, tokens, folder, config, *, seed=0, log=lambda line: None):
+    def __init__(self, base, tokens, folder, config, *, seed=0, log=lambda line: None, begun=None):
         options = {
             "seed": seed,
             "device": CPU,
             "checkpoint": folder / "checkpoint",
             "fingerprint": "f",
+            "begun": begun,
         }
         with fitted_adapters(base, tokens, config, **options, log=log) as fitted:
             self.weights = {
@@ -346,6 +351,43 @@ def test_first_domain_does_not_depend_on_protection(tiny_llama, tokens, tmp_path
         assert torch.equal(tensor, fits[1].weights["one"][key])
 
 
+@pytest.mark.parametrize("domains", [PAIR, TRIPLE])
+@pytest.mark.parametrize("protect", ["sleep", "replay"])
+def test_a_first_domain_taken_over_changes_nothing(
+    tiny_llama, tokens, tmp_path, monkeypatch, protect, domains
+):
+    none = Fit(tiny_llama, tokens, tmp_path, settings(domains, protect="none"))
+    write_json(tmp_path / "losses.json", none.losses)
+    write_json(tmp_path / "history.json", none.history)
+    config = settings(domains, protect=protect)
+    whole = Fit(tiny_llama, tokens, tmp_path / "whole", config)
+    begun = read_begun([str(tmp_path / "losses.json"), "else"], [0], "one")[0]
+    trained = []
+    step = Course.step
+    monkeypatch.setattr(Course, "step", lambda self, i: trained.append(i) or step(self, i))
+    taken = Fit(tiny_llama, tokens, tmp_path / "taken", config, begun=begun)
+    assert trained == list(range(6, 6 * len(domains)))
+    assert same(whole, taken)
+    assert whole.losses == taken.losses
+    assert list(whole.losses) == list(taken.losses)
+    for domain in domains:
+        ours, theirs = (fit.history["domains"][domain] for fit in (taken, whole))
+        assert (ours["loss"], ours["protect"]) == (theirs["loss"], theirs["protect"])
+
+
+def test_only_runs_alike_are_begun_by_none():
+    text = (SCRIPT.parents[2] / "config/config.yaml").read_text(encoding="utf-8")
+    room = build(RoutingConfig, yaml.safe_load(text)["routing"], where="routing")
+    paths = RoutingPaths(results="results", backbone="b", config=room)
+    files = paths.begun("sleep")
+    assert files == paths.begun("replay")
+    base = "results/routing/adapter_fit/b/none/seed0"
+    first = f"{base}/adapters/shakespeare/adapter_model.safetensors"
+    assert files == [f"{base}/losses.json", f"{base}/history.json", first]
+    assert paths.begun("none") == paths.begun("original") == []
+    assert read_begun([], [0], "shakespeare") == {}
+
+
 def test_planted_domains_are_learnt_and_protection_reduces_forgetting(tiny_llama, tokens, tmp_path):
     tiny_llama.lm_head.weight.mul_(10)  # a random head is too flat to say anything
     shape = {"samples": 12, "tokens": 16, "epochs": 20, "batch": 12}
@@ -525,7 +567,7 @@ def _job(tiny_llama, tokens, tmp_path, monkeypatch):
     folders = [tmp_path / f"seed{seed}" for seed in (0, 3)]
 
     return SimpleNamespace(
-        input=Namelist(tokens=str(tmp_path / "tokens.npz")),
+        input=Namelist(tokens=str(tmp_path / "tokens.npz"), begun=[]),
         output=Namelist(losses=[str(f / "losses.json") for f in folders]),
         params=SimpleNamespace(config=plain(config), device="cpu", code="c0de", packages=["torch"]),
         wildcards=SimpleNamespace(run="test"),

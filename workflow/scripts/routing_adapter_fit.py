@@ -7,6 +7,7 @@ from mneme.core.artefacts import read_arrays, write_json
 from mneme.core.assets import atomic_folder
 from mneme.core.stage import stage
 from mneme.nn.backbone import load
+from mneme.routing.begun import read_begun
 from mneme.routing.fit import fitted_adapters
 from mneme.routing.lora import save_adapters
 from mneme.routing.stages import AdapterFitConfig
@@ -15,25 +16,26 @@ with stage(snakemake) as job:
     config = job.settings(AdapterFitConfig, where="routing")
     device = job.use_torch()
     backbone = load(config.backbone, device=device, resources=config.resources)
-    tokens = read_arrays(job.input.tokens)
     folders = [Path(path).parent for path in job.output.losses]
+    begun = read_begun(job.input.begun, config.adapters.seeds, config.domains[0])
     for seed, folder in zip(config.adapters.seeds, folders, strict=True):
         with (
             fitted_adapters(
                 backbone.model,
-                tokens,
+                read_arrays(job.input.tokens),
                 config,
                 seed=seed,
                 device=device,
                 checkpoint=folder / "checkpoint",
                 fingerprint=job.fingerprint(),
                 log=job.log,
+                begun=begun.get(seed),
             ) as fitted,
             atomic_folder(folder / "adapters") as whole,
         ):
             save_adapters(fitted.model, whole, base_name=config.backbone.name)
         write_json(folder / "losses.json", fitted.losses)
-        frame = {"code": job.params.code, "provenance": job.provenance(), "name": config.name}
-        write_json(folder / "history.json", {**frame, **fitted.history})
+        made_by = {"code": job.params.code, "provenance": job.provenance()}
+        write_json(folder / "history.json", made_by | {"name": config.name} | fitted.history)
     for folder in folders:
         checkpoints.remove(folder / "checkpoint")

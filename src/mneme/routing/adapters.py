@@ -8,14 +8,13 @@ Legend: S training seeds, N chunks.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mneme.core.headline import run_block
-from mneme.routing.config import AdapterRunConfig, AdaptersConfig
+from mneme.routing.config import AdaptersConfig
 from mneme.routing.sharing import Works, contrast_p, shared_mean
 from mneme.stats.clusters import Ways
 from mneme.stats.rows import Row
@@ -69,12 +68,12 @@ def adapter_runs(
         and, for runs that differ from `none` in their protection only,
         `forgetting.<domain>_minus_none`; `p_values` of these; `histories`.
     """
-    runs, seeds, headline = config.runs, config.seeds, config.headline
+    seeds, headline = config.seeds, config.headline
     values = {run: _values(by_seed, domains) for run, by_seed in losses.items()}
     blocks = {}
     for run, own in values.items():
         named = dict(own)
-        if run != "none" and "none" in values and _alike(runs[run], runs["none"]):
+        if "none" in values and config.like_none(run):
             named |= {
                 f"{key}_minus_none": value - values["none"][key]
                 for key, value in own.items()
@@ -125,8 +124,3 @@ def _values(by_seed: Losses, domains: Sequence[str]) -> dict[str, np.ndarray]:
     for domain in domains[:-1]:
         values[f"forgetting.{domain}"] = loss[newest, domain] - loss[domain, domain]
     return values
-
-
-def _alike(run: AdapterRunConfig, none: AdapterRunConfig) -> bool:
-    """Tell whether two runs differ in what protects the earlier domains and in nothing else."""
-    return dataclasses.replace(run, protect="none") == none

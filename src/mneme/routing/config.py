@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ class AdaptersConfig:
         fit = sorted(name for name, run in self.runs.items() if run.above_gate)
         rule = f"one of {fit} (runs with above_gate: true)"
         require(self.headline in fit, "headline", rule, self.headline)
+
+    def like_none(self, run: str) -> bool:
+        """Tell whether a run differs from run `none` in what it protects, and in nothing else."""
+        none, own = self.runs.get("none"), dataclasses.replace(self.runs[run], protect="none")
+        return run != "none" and own == none
 
 
 @dataclass(frozen=True, kw_only=True)

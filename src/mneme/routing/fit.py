@@ -9,7 +9,7 @@ Legend: B batch, N chunks, T position, D width, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from mneme.nn.backbone import require_context
 from mneme.nn.head import head_nll, head_weight
 from mneme.nn.onednn import OneDNNLinear
 from mneme.nn.split import UpperHalf, lower, upper
+from mneme.routing.begun import Begun
 from mneme.routing.domains import BASE
 from mneme.routing.lora import activate, adapter_parameters, attached
 from mneme.routing.sleep import Rehearsal, join, rehearsal_loss
@@ -59,6 +60,7 @@ def fitted_adapters(
     checkpoint: str | Path,
     fingerprint: str,
     log: Log,
+    begun: Begun | None = None,
 ) -> Iterator[FittedAdapters]:
     """Train one run at one seed; the backbone is as before when the context is left.
 
@@ -80,6 +82,9 @@ def fitted_adapters(
         Hash of settings, code and data.
     log : callable
         Takes progress lines.
+    begun : Begun, optional
+        The first domain's adapter, from a run that trains it in the same way: it is not trained,
+        and neither it nor the backbone measured, again.
 
     Yields
     ------
@@ -98,11 +103,11 @@ def fitted_adapters(
     options = {"targets": config.backbone.target_modules, "first_layer": k, "seed": seed}
     with OneDNNLinear(), attached(base, config.adapters, config.domains, **options) as model:
         parts = Parts(model, lower(base, k), upper(base, k), head_weight(base), run.batch, device)
-        course = Course(parts, chunks, config, seed=seed)
+        course = Course(parts, chunks, config, seed=seed, begun=begun)
         run_steps(
-            course.step,
+            lambda index: course.step(course.first + index),
             course.training,
-            steps=course.steps,
+            steps=course.steps - course.first,
             path=checkpoint,
             fingerprint=f"{fingerprint} seed {seed}",
             log=log,
@@ -155,9 +160,15 @@ class Course:
     """
 
     def __init__(
-        self, parts: Parts, chunks: Mapping[str, Tensor], config: AdapterFitConfig, *, seed: int
+        self,
+        parts: Parts,
+        chunks: Mapping[str, Tensor],
+        config: AdapterFitConfig,
+        *,
+        seed: int,
+        begun: Begun | None = None,
     ) -> None:
-        self.parts, self.config, self.seed = parts, config, seed
+        self.parts, self.config, self.seed, self.begun = parts, config, seed, begun
         self.ids = {domain: ids_NT.to(parts.device) for domain, ids_NT in chunks.items()}
         started = time.perf_counter()
         with torch.no_grad():
@@ -176,6 +187,10 @@ class Course:
         self.epoch_steps = -(-config.run.samples // config.run.batch)
         self.domain_steps = self.epoch_steps * config.run.epochs
         self.steps = self.domain_steps * len(config.domains)
+        self.first = 0
+        if begun is not None:
+            begun.give(weights[config.domains[0]])
+            self.first = self.domain_steps
         self._domain: str | None = None
         self.rehearsal: Rehearsal | None = None
 
@@ -250,7 +265,9 @@ class Course:
     def summary(self) -> dict[str, Any]:
         """Return the history by domain."""
         domains = {}
-        for domain in self.config.domains:
+        if self.begun is not None:
+            domains[self.config.domains[0]] = self.begun.history
+        for domain in self.config.domains[len(domains) :]:
             records = [r for r in self.training.history if r["domain"] == domain]
             seconds, tokens = (sum(r[key] for r in records) for key in ("seconds", "tokens"))
             domains[domain] = {
@@ -266,7 +283,8 @@ class Course:
 
 def _measured(course: Course, held_out: Mapping[str, Tensor]) -> FittedAdapters:
     started = time.perf_counter()
-    losses = held_out_losses(course.parts, held_out)
+    known = {} if course.begun is None else course.begun.losses
+    losses = {**known, **held_out_losses(course.parts, held_out, known=known)}
     facts = {
         "evaluation_seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": round(_peak_memory_mib(course.parts.device), 1),
@@ -277,7 +295,7 @@ def _measured(course: Course, held_out: Mapping[str, Tensor]) -> FittedAdapters:
 
 @torch.inference_mode()
 def held_out_losses(
-    parts: Parts, held_out: Mapping[str, Tensor]
+    parts: Parts, held_out: Mapping[str, Tensor], *, known: Collection[str] = ()
 ) -> dict[str, dict[str, list[float]]]:
     """Measure the bare backbone and every adapter on every domain.
 
@@ -287,13 +305,17 @@ def held_out_losses(
         The model.
     held_out : mapping of Tensor
         Domain -> ids (N, T).
+    known : collection of str
+        Which of them to leave out.
 
     Returns
     -------
     dict
         `base` or adapter -> domain -> mean next-token loss of each chunk, nats/token.
     """
-    losses: dict[str, dict[str, list[float]]] = {name: {} for name in (BASE, *held_out)}
+    losses: dict[str, dict[str, list[float]]] = {
+        name: {} for name in (BASE, *held_out) if name not in known
+    }
     for domain, ids_NT in held_out.items():
         ids_NT = ids_NT.to(parts.device)
         h_NTD = parts.low(ids_NT)

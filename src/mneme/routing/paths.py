@@ -38,6 +38,14 @@ class RoutingPaths:
             for path in self.adapter_seeds(run, "adapters", domain.name, WEIGHTS)
         ]
 
+    def begun(self, run: str) -> list[str]:
+        """Return what run `none` made of the first domain, if this run would make the same."""
+        if not self.config.adapters.like_none(run):
+            return []
+        weights = ("adapters", self.config.domains[0].name, WEIGHTS)
+        parts = ("losses.json",), ("history.json",), weights
+        return [path for part in parts for path in self.adapter_seeds("none", *part)]
+
     def first_adapters(self, run: str) -> list[str]:
         """Return the weights of every domain's adapter under the first adapter seed."""
         domains = self.config.domains
