@@ -10,8 +10,6 @@ steps   routing_prepare -> model_load
 
 ROUTING = SETTINGS.routing
 ADAPTER_RUNS = list(ROUTING.adapters.runs)
-MIXERS = list(ROUTING.mixers)
-READ_MIXERS = sorted({run.mixer for run in ROUTING.runs.values()})
 BLOCKS = rule_blocks(ROUTING, SETTINGS.chosen, name=BACKBONE, resources=SETTINGS.resources)
 PATHS = RoutingPaths(results=SETTINGS.results, backbone=BACKBONE, config=ROUTING)
 
@@ -62,6 +60,7 @@ rule routing_adapter_fit:
         weights=PATHS.adapter_weights("{run}"),
     log:
         result("logs/routing_adapter_fit/{run}.log"),
+    priority: 5  # routing_model waits for the last of a chain of these
     conda:
         ENV
     threads: SETTINGS.threads
@@ -140,7 +139,7 @@ rule routing_trace:
     input:
         tokens=rules.routing_prepare.output[0],
         model=model_files(SETTINGS.chosen),
-        mixers=expand(rules.routing_mixer_fit.output.weights, mixer=READ_MIXERS),
+        mixers=expand(rules.routing_mixer_fit.output.weights, mixer=ROUTING.mixers_read()),
     output:
         PATHS.step("trace", "{phase}.npz"),
     log:
@@ -199,7 +198,7 @@ rule routing_adapters:
 
 rule routing_mixer:
     input:
-        records=expand(rules.routing_mixer_fit.output.records, mixer=MIXERS),
+        records=expand(rules.routing_mixer_fit.output.records, mixer=list(ROUTING.mixers)),
         tokens=rules.routing_prepare.output[0],
         losses=rules.routing_model.output.losses,
         known=PATHS.adapter_seeds(ROUTING.adapters.headline, "losses.json")[0],

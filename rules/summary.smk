@@ -31,7 +31,7 @@ STEPS = {
     ],
     "mixer": [
         rules.routing_states.log[0],
-        *expand(rules.routing_mixer_fit.log[0], mixer=sorted(MIXERS)),
+        *expand(rules.routing_mixer_fit.log[0], mixer=sorted(ROUTING.mixers)),
         rules.routing_model.log[0],
         rules.routing_mixer.log[0],
     ],

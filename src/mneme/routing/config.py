@@ -355,6 +355,10 @@ class RoutingConfig:
         require(counted == known, "tried.adapters", rule, counted)
         self._check_original()
 
+    def mixers_read(self) -> list[str]:
+        """Return the mixers that some run reads, sorted."""
+        return sorted({run.mixer for run in self.runs.values()})
+
     def mixers_tried(self) -> dict[str, int]:
         """Return mixer -> configurations compared on validation chunks, 0 of one not trained."""
         rates = len(self.calibration.learning_rates)
