@@ -42,7 +42,7 @@ from mneme.core.artefacts import write_json
 from mneme.core.config import build, plain
 from mneme.core.seeds import torch_generator
 from mneme.nn.backbone import Backbone, load
-from mneme.nn.split import lower
+from mneme.nn.split import LowerHalf, lower
 from mneme.routing import sequences
 from mneme.routing.blocks import rule_blocks
 from mneme.routing.calibrate import calibrate
@@ -224,9 +224,10 @@ def fit_adapters(
 class Counted(nn.Module):
     """The lower half, counting the tokens that it reads."""
 
-    def __init__(self, half: nn.Module) -> None:
+    def __init__(self, half: LowerHalf) -> None:
         super().__init__()
         self.lower, self.count = half, 0
+        self.learnt_positions = half.learnt_positions
 
     def forward(self, ids_BT: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Read tokens."""

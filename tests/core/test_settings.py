@@ -303,7 +303,16 @@ def test_a_directory_becomes_a_backbone_of_its_own(config, tmp_path):
     assert settings.backbones["gpt2"].source == "hub"
 
 
-CHOICES = ["nobody", "", "/not/there", "a/b/c", "org/name@main", "../x", "~nobody", "x" * 5000]
+CHOICES = [
+    "nobody",
+    "",
+    "/not/there",
+    "a/b/c",
+    "org/name@main",
+    "../not/there",
+    "~nobody",
+    "x" * 5000,
+]
 
 
 @pytest.mark.parametrize("choice", [*CHOICES, "~\0"])

@@ -15,27 +15,26 @@ from mneme.routing.stages import AdapterFitConfig
 with stage(snakemake) as job:
     config = job.settings(AdapterFitConfig, where="routing")
     device = job.use_torch()
-    backbone = load(config.backbone, device=device, resources=config.resources)
+    base = load(config.backbone, device=device, resources=config.resources).model
     folders = [Path(path).parent for path in job.output.losses]
     begun = read_begun(job.input.begun, config.adapters.seeds, config.domains[0])
+    shared = {"device": device, "fingerprint": job.fingerprint(), "log": job.log}
     for seed, folder in zip(config.adapters.seeds, folders, strict=True):
         with (
             fitted_adapters(
-                backbone.model,
+                base,
                 read_arrays(job.input.tokens),
                 config,
                 seed=seed,
-                device=device,
                 checkpoint=folder / "checkpoint",
-                fingerprint=job.fingerprint(),
-                log=job.log,
                 begun=begun.get(seed),
+                **shared,
             ) as fitted,
             atomic_folder(folder / "adapters") as whole,
         ):
             save_adapters(fitted.model, whole, base_name=config.backbone.name)
         write_json(folder / "losses.json", fitted.losses)
-        made_by = {"code": job.params.code, "provenance": job.provenance()}
-        write_json(folder / "history.json", made_by | {"name": config.name} | fitted.history)
+        frame = {"code": job.params.code, "provenance": job.provenance(), "name": config.name}
+        write_json(folder / "history.json", frame | fitted.history)
     for folder in folders:
         checkpoints.remove(folder / "checkpoint")

@@ -76,12 +76,8 @@ def fitted_adapters(
         Training seed: initial weights and order of chunks.
     device : torch.device
         Where to compute.
-    checkpoint : path
-        File from which a killed training continues; the caller removes it.
-    fingerprint : str
-        Hash of settings, code and data.
-    log : callable
-        Takes progress lines.
+    checkpoint, fingerprint, log
+        As `path` and the others of `run_steps`; the caller removes the checkpoint.
     begun : Begun, optional
         The first domain's adapter, from a run that trains it in the same way: it is not trained,
         and neither it nor the backbone measured, again.
