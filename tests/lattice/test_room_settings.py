@@ -159,7 +159,7 @@ def test_files_are_sorted_by_their_own_addresses():
             "lattice.planted.arms.mlp.control_of must be null or another of these arms",
         ),
         ({"planted/arms/Big": {**room()["planted"]["arms"]["mlp"]}}, "lattice.planted.arms"),
-        ({"arms/adapter/pairs": 10}, "lattice.arms.adapter.pairs must be 64 (the batch) to 1200"),
+        ({"arms/adapter/pairs": 10}, "lattice.arms.adapter.pairs must be 64 (the batch) to 1000"),
         ({"arms/adapter/pairs": 5000}, "lattice.arms.adapter.pairs must be 64 (the batch)"),
         ({"pairs/train": 40}, "lattice.arms.adapter.pairs must be 64 (the batch) to 40"),
         ({"arms/Big": None}, "lattice.arms"),
