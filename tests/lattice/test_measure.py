@@ -11,6 +11,7 @@ from mneme.lattice.measure import (
     reading_rows,
 )
 from mneme.lattice.retrieval import METRICS, VectorError
+from mneme.stats.intervals import Resamples
 
 SEEDS = (3, 5)
 
@@ -30,8 +31,7 @@ def rows(readings, seeds=SEEDS):
         readings,
         seeds=seeds,
         control_of="on",
-        resamples=200,
-        generator=np.random.default_rng(0),
+        resamples=Resamples(200, np.random.default_rng(0)),
     )
     return {(row.metric, row.seed): row for row in made}
 
@@ -47,8 +47,7 @@ def by_seed(first, second, seeds=None):
         against="off",
         seeds=seeds or SEEDS,
         control_of="on",
-        resamples=400,
-        generator=np.random.default_rng(0),
+        resamples=Resamples(400, np.random.default_rng(0)),
     )
     return {(row.metric, row.seed): row for row in made}
 
@@ -125,8 +124,9 @@ def test_rows_of_the_eight_are_over_eight_questions():
         )
         for s in (1, 2)
     ]
-    shared = {"seeds": SEEDS, "control_of": "on", "resamples": 200}
-    made = eight_rows(pair, **shared, generator=np.random.default_rng(0))
+    resamples = Resamples(200, np.random.default_rng(0))
+    shared = {"seeds": SEEDS, "control_of": "on", "resamples": resamples}
+    made = eight_rows(pair, **shared)
     by_name = {(row.metric, row.seed): row for row in made}
     assert set(by_name) == {(m, s) for m in EIGHT_METRICS for s in (None, *SEEDS)}
     both = by_name["eight_gap", None]
@@ -134,7 +134,7 @@ def test_rows_of_the_eight_are_over_eight_questions():
     assert both.low < both.value < both.high
     assert (both.n, both.unit, both.control_of) == (8, "cosine", "on")
     assert by_name["eight_recall@1", 3].unit == "fraction"
-    assert eight_rows([reading(1.0)], **shared, generator=np.random.default_rng(0)) == []
+    assert eight_rows([reading(1.0)], **shared) == []
 
 
 def test_differences_find_what_is_there_and_nothing_else():

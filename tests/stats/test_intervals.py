@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mneme.stats.intervals import (
+    Resamples,
     bootstrap_mean,
     crossed_mean,
+    crossed_under,
+    mean_under,
     paired_mean_difference,
     percentile_interval,
     resample_counts,
@@ -95,6 +98,19 @@ def test_paired_difference_is_the_mean_of_differences():
     assert same == Interval(0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="20 and 19 texts"):
         paired_mean_difference(a, b[1:], resamples=500, generator=generator())
+
+
+def test_shared_resamples_are_drawn_once_and_give_the_same_interval():
+    shared = Resamples(300, np.random.default_rng(4))
+    first, second, few = *generator(1).normal(size=(2, 40)), generator(3).normal(size=7)
+    for values in (first, second):
+        alone = bootstrap_mean(values, resamples=300, generator=np.random.default_rng(4))
+        assert mean_under(values, shared) == alone
+    assert shared.of(40) is shared.of(40)
+    assert mean_under(few, shared).low < few.mean() < mean_under(few, shared).high
+    both = np.stack([first, second])
+    alone = crossed_mean(both, resamples=300, generator=np.random.default_rng(4))
+    assert crossed_under(both, shared) == alone
 
 
 def test_crossed_seeds_do_not_count_as_texts():

@@ -28,7 +28,7 @@ from mneme.lattice.retrieval import (
     spread,
     uniformity,
 )
-from mneme.stats.intervals import crossed_mean
+from mneme.stats.intervals import Resamples, crossed_under
 from mneme.stats.rows import Row
 
 EIGHT_METRICS = ("eight_related", "eight_unrelated", "eight_gap", "eight_recall@1")
@@ -115,8 +115,7 @@ def reading_rows(
     *,
     seeds: tuple[int | None, ...],
     control_of: str | None,
-    resamples: int,
-    generator: np.random.Generator,
+    resamples: Resamples,
 ) -> list[Row]:
     """Return the rows of one run.
 
@@ -128,10 +127,8 @@ def reading_rows(
         The seeds; (None,) for a codec that has none.
     control_of : str, optional
         Run that this one is a control of.
-    resamples : int
-        Bootstrap resamples.
-    generator : numpy.random.Generator
-        Source of the resamples.
+    resamples : Resamples
+        Of the questions; runs and rows that share them are resampled alike.
 
     Returns
     -------
@@ -141,12 +138,11 @@ def reading_rows(
         `collapsed`, the share of seeds that the gate flags, with the reason.
     """
     count = _same_questions(readings)
-    shared = {"seeds": seeds, "control_of": control_of}
-    further = {"resamples": resamples, "generator": generator}
+    shared = {"seeds": seeds, "control_of": control_of, "resamples": resamples}
     rows: list[Row] = []
     for metric in METRICS:
         values = [reading.scores[metric] for reading in readings]
-        rows += _crossed(metric, values, unit="fraction", **shared, **further)
+        rows += _crossed(metric, values, unit="fraction", **shared)
     for metric, value in chance(count).items():
         rows.append(Row(metric=f"chance_{metric}", value=value, n=count, unit="fraction"))
     table = {name: [r.values[name] for r in readings] for name in readings[0].values}
@@ -168,14 +164,13 @@ def eight_rows(
     *,
     seeds: tuple[int | None, ...],
     control_of: str | None,
-    resamples: int,
-    generator: np.random.Generator,
+    resamples: Resamples,
 ) -> list[Row]:
     """Return the rows of `EIGHT_METRICS` with intervals over the eight questions.
 
     Parameters
     ----------
-    readings, seeds, control_of, resamples, generator
+    readings, seeds, control_of, resamples
         As for `reading_rows`.
 
     Returns
@@ -192,7 +187,6 @@ def eight_rows(
             seeds=seeds,
             control_of=control_of,
             resamples=resamples,
-            generator=generator,
         )
     return rows
 
@@ -204,11 +198,10 @@ def _crossed(
     unit: str,
     seeds: tuple[int | None, ...],
     control_of: str | None,
-    resamples: int,
-    generator: np.random.Generator,
+    resamples: Resamples,
 ) -> list[Row]:
     """Return the row over all seeds and, where there are several, one a seed."""
-    crossed = crossed_mean(np.stack(values), resamples=resamples, generator=generator)
+    crossed = crossed_under(np.stack(values), resamples)
     known = tuple(seed or 0 for seed in seeds)
     rows = crossed.rows(metric, unit=unit, seeds=known, control_of=control_of)
     return rows if len(seeds) > 1 else rows[:1]
@@ -221,8 +214,7 @@ def difference_rows(
     against: str,
     seeds: tuple[int | None, ...],
     control_of: str | None,
-    resamples: int,
-    generator: np.random.Generator,
+    resamples: Resamples,
 ) -> list[Row]:
     """Return the paired differences of one run from another, metric by metric.
 
@@ -236,7 +228,7 @@ def difference_rows(
         `recall_minus_pca@1`.
     seeds : tuple
         Seeds of the side that has several; (None,) where neither has.
-    control_of, resamples, generator
+    control_of, resamples
         As for `reading_rows`.
 
     Returns
@@ -266,7 +258,6 @@ def difference_rows(
             seeds=seeds,
             control_of=control_of,
             resamples=resamples,
-            generator=generator,
         )
     return rows
 

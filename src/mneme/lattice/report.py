@@ -40,6 +40,7 @@ from mneme.lattice.gather import Json, Measured, run_name
 from mneme.lattice.measure import difference_rows, eight_rows, reading_rows
 from mneme.lattice.retrieval import bytes_per_vector
 from mneme.lattice.stages_measure import LatticeStageConfig
+from mneme.stats.intervals import Resamples
 from mneme.stats.rows import Row
 from mneme.stats.tried import tried_row
 
@@ -162,21 +163,21 @@ def _rows(
     control = None if arm is None else arm.control_of
     control_of = run_name(teacher, control) if control and control in runs else None
     generator = numpy_generator(0, "lattice", "intervals", teacher, name)
-    drawn = {"resamples": config.measure.resamples, "generator": generator}
-    shared = {"seeds": run.seeds, "control_of": control_of}
-    yield from reading_rows(run.readings, **shared, **drawn)
+    resamples = Resamples(config.measure.resamples, generator)
+    shared = {"seeds": run.seeds, "control_of": control_of, "resamples": resamples}
+    yield from reading_rows(run.readings, **shared)
     yield from _sizes(run, runs["raw"], control_of)
     share = _mean_rank(run) / _mean_rank(runs["pca"]) if run.numbers else None
     if share is not None:
         yield Row(metric="effective_rank_share", value=share, unit="fraction of PCA's")
     for other in others:
         seeds = run.seeds if len(run.seeds) > 1 else runs[other].seeds
-        paired = {"against": other, "seeds": seeds, "control_of": control_of}
-        rows = difference_rows(run.readings, runs[other].readings, **paired, **drawn)
+        paired = {**shared, "against": other, "seeds": seeds}
+        rows = difference_rows(run.readings, runs[other].readings, **paired)
         yield from rows
         if other == "pca":
             yield _not_worse(rows, config.measure.margin)
-    yield from eight_rows(run.readings, **shared, **drawn)
+    yield from eight_rows(run.readings, **shared)
 
 
 def _sizes(run: Measured, raw: Measured, control_of: str | None) -> Iterator[Row]:

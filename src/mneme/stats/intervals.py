@@ -7,7 +7,8 @@ for skewness 2) but find differences where none are: 6.6 % of nulls with paired 
 Claims rest on paired differences, so percentiles it is, for everything.
 
 Resamples are kept as counts (how often each text was drawn): a mean is then one matrix product, and
-a cluster bootstrap the same as an ordinary one.
+a cluster bootstrap the same as an ordinary one. Many means over the same texts can share theirs
+(`Resamples`): each interval is what it would be alone, and drawing costs more than the products do.
 
 References
 ----------
@@ -27,6 +28,29 @@ from mneme.stats.rows import Interval, Row, row_of
 
 LEVEL = 0.95  # the interval of every row
 Floats = NDArray[np.float64]
+
+
+class Resamples:
+    """Resamples of texts, drawn once for every number of texts asked for.
+
+    Parameters
+    ----------
+    count : int
+        Resamples R.
+    generator : numpy.random.Generator
+        Their source, read when a number of texts is asked for the first time.
+    """
+
+    def __init__(self, count: int, generator: np.random.Generator) -> None:
+        self.count, self.generator = count, generator
+        self._drawn: dict[int, Floats] = {}
+
+    def of(self, n: int) -> Floats:
+        """Return how often each of n texts was drawn (R, N)."""
+        if n not in self._drawn:
+            drawn = resample_counts(n, resamples=self.count, generator=self.generator)
+            self._drawn[n] = drawn
+        return self._drawn[n]
 
 
 def bootstrap_mean(
@@ -59,6 +83,11 @@ def bootstrap_mean(
     ValueError
         When there is no value, or one is not finite.
     """
+    return mean_under(values_N, Resamples(resamples, generator), level=level)
+
+
+def mean_under(values_N: ArrayLike, resamples: Resamples, *, level: float = LEVEL) -> Interval:
+    """Mean over texts with its interval under given resamples, otherwise as `bootstrap_mean`."""
     values_N = finite("values", values_N, ndim=1)
     value = float(values_N.mean())
     if len(values_N) < 2:
@@ -66,8 +95,7 @@ def bootstrap_mean(
     low, high = float(values_N.min()), float(values_N.max())
     if low == high:
         return Interval(low, low, low)
-    counts_RN = resample_counts(len(values_N), resamples=resamples, generator=generator)
-    means_R = np.clip(counts_RN @ values_N / len(values_N), low, high)
+    means_R = np.clip(resamples.of(len(values_N)) @ values_N / len(values_N), low, high)
     return percentile_interval(value, means_R, n=len(values_N), level=level)
 
 
@@ -140,9 +168,13 @@ def crossed_mean(
     Seeds are crossed with texts, not nested: each text is first averaged over seeds, then texts
     are resampled; the spread over seeds (min-max of their means) is told apart.
     """
+    return crossed_under(values_SN, Resamples(resamples, generator), level=level)
+
+
+def crossed_under(values_SN: ArrayLike, resamples: Resamples, *, level: float = LEVEL) -> Crossed:
+    """Mean under several seeds with its interval under given resamples, as `crossed_mean`."""
     values_SN = finite("values", values_SN, ndim=2)
-    means_N = values_SN.mean(axis=0)
-    interval = bootstrap_mean(means_N, resamples=resamples, generator=generator, level=level)
+    interval = mean_under(values_SN.mean(axis=0), resamples, level=level)
     return Crossed(interval, tuple(map(float, values_SN.mean(axis=1))), values_SN.shape[1])
 
 
