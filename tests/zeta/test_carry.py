@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mneme.core.config import ConfigError
 from mneme.core.seeds import numpy_generator, torch_generator
-from mneme.zeta.carry import CarryConfig, CarryExtra, CarryMemory, CarryState
+from mneme.zeta.carry import CarryConfig, CarryExtra, CarryMemory, CarryState, _forecast
 from mneme.zeta.config import ModelConfig, RunConfig
 from mneme.zeta.network import Material, Network, build_network
 from mneme.zeta.rollout import rollout
@@ -190,7 +190,7 @@ def test_curves_continue_the_even_beat_that_was_heard() -> None:
         heard = memory._listen(
             torch.full((1, 60), 2 * math.pi / 3).double(), memory.initial_state(1)
         )
-        curve = memory._forecast(heard, level[:, 0])[0, -1]
+        curve = _forecast(heard, memory.readout(level[:, 0]))[0, -1]
     assert curve[0] > 5
     assert float(curve[2]) == pytest.approx(float(curve[0]), rel=0.2)
     assert curve[1] < -5

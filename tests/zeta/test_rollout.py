@@ -9,7 +9,14 @@ from zeta_models import ARMS, POSITIONS, F, cut, heights, model_of, spacings
 from mneme.core.config import ConfigError
 from mneme.core.seeds import torch_generator
 from mneme.zeta import rollout as module
-from mneme.zeta.rollout import LEAST_SPACING, differentiable_rollout, ensemble, rollout
+from mneme.zeta.rollout import (
+    LEAST_SPACING,
+    can_be_cut,
+    differentiable_rollout,
+    ensemble,
+    rollout,
+    rollout_within,
+)
 
 CONTEXT, HORIZON = 20, 13  # 20 + 12 fed positions fill the window of 32
 
@@ -61,6 +68,25 @@ def test_cached_equals_recomputed(arm, position):
     with torch.no_grad():
         expected = recomputed(model, context, HORIZON, **given)
     torch.testing.assert_close(rolled, expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("arm", ["none", "prefix"])
+def test_rolling_from_within_what_was_read_equals_reading_the_context_anew(arm):
+    model, windows = model_of(arm).double(), spacings(steps=31)
+    slots = None if arm == "none" else cut(3, 1, value=0.3)
+    with torch.no_grad():
+        read = model(windows, slots=slots, cache=model.empty_cache())
+        told = {"context": CONTEXT, "horizon": 9, "slots": slots}
+        rolled = rollout_within(model, read.mixture, read.cache, **told)
+    anew = by_mean(model, windows[:, :CONTEXT], horizon=9, slots=slots)
+    assert torch.allclose(rolled, anew, atol=1e-12)
+
+
+def test_a_cache_with_running_sums_is_not_cut_back():
+    for model in (model_of("readout"), model_of("none", position="distance")):
+        assert not can_be_cut(model)
+        with pytest.raises(ConfigError, match="running sums"):
+            rollout_within(model, None, None, context=4, horizon=2)
 
 
 def test_features_follow_the_predictions(monkeypatch):

@@ -31,8 +31,8 @@ from mneme.zeta.ablation_config import AblationConfig, Pass
 from mneme.zeta.ablation_report import ALL, Ablated, Cut, Rolled
 from mneme.zeta.memory import Slots
 from mneme.zeta.mixture import Mixture
-from mneme.zeta.model import SpacingMDN
-from mneme.zeta.rollout import rollout
+from mneme.zeta.model import Output, SpacingMDN
+from mneme.zeta.rollout import can_be_cut, rollout, rollout_within
 from mneme.zeta.window_set import WindowSet
 
 WHOLE = ("whole", "")
@@ -159,6 +159,7 @@ def _ablate(
     )
     if not each.one_step:
         return rolled
+    last = each.every == config.further_every
     return Ablated(
         every=rolled.every,
         variants=rolled.variants,
@@ -170,7 +171,7 @@ def _ablate(
         abs_error_W=read["abs_error"][0],
         err_step_VW=rolled.err_step_VW,
         err_step_W=rolled.err_step_W,
-        mem_entropy_W=attention_entropy(model, windows, rows=config.rows),
+        mem_entropy_W=attention_entropy(model, windows, rows=config.rows) if last else None,
     )
 
 
@@ -213,11 +214,13 @@ def read_variants(
     parts = []
     for here, here_WMD in zip(windows.split(size), noise_WMD.split(size), strict=True):
         slots = cut_slots(vectors_MD, variants, here_WMD)
-        part = {}
+        part, read = {}, None
         if quantile_every is not None:
-            part |= _one_step(model, here, slots, count, quantile_every)
+            cached = bool(horizons) and can_be_cut(model)
+            read = _read(model, here.repeat(count), slots, cached=cached)
+            part |= _one_step(read.mixture, here, count, quantile_every)
         if horizons:
-            part |= _rolled(model, here, slots, count, context, horizons)
+            part |= _rolled(model, here, slots, count, context, horizons, read)
         parts.append(part)
     return {key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0]}
 
@@ -229,13 +232,17 @@ def _check(model: SpacingMDN, windows: WindowSet, config: AblationConfig) -> Non
     require(length >= needed, "windows", f"context + horizon = {needed} spacings or longer", length)
 
 
+def _read(model: SpacingMDN, rows: WindowSet, slots: Slots, *, cached: bool) -> Output:
+    """Predict every spacing of all rows from those before."""
+    cache = model.empty_cache() if cached else None
+    return model(rows.spacings_WN[:, :-1], level_B=rows.level_W, slots=slots, cache=cache)
+
+
 def _one_step(
-    model: SpacingMDN, windows: WindowSet, slots: Slots, variants: int, quantile_every: int
+    mixture: Mixture, windows: WindowSet, variants: int, quantile_every: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Read one-step predictions of all variants, means over targets, each (V, W)."""
-    rows = windows.repeat(variants)
-    truth_BT = rows.spacings_WN[:, 1:]
-    mixture = model(rows.spacings_WN[:, :-1], level_B=rows.level_W, slots=slots).mixture
+    """Score one-step predictions of all variants, means over targets, each (V, W)."""
+    truth_BT = windows.repeat(variants).spacings_WN[:, 1:]
     predicted_BT = mixture.mean()
     thinned = Mixture(*(part[:, ::quantile_every] for part in mixture))
     shift_VWT = rearrange(predicted_BT, "(v w) t -> v w t", v=variants)
@@ -275,19 +282,27 @@ def _rolled(
     variants: int,
     context: int,
     horizons: tuple[int, ...],
+    read: Output | None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Roll all variants out on their own mean predictions; err_step of every horizon, (V, W)."""
+    """Roll all variants out on their own mean predictions; err_step of every horizon, (V, W).
+
+    Where the windows have been read with a cache, their contexts are not read again.
+    """
     longest = max(horizons)
-    rows = windows.repeat(variants)
-    predicted_BH = rollout(
-        model,
-        rows.spacings_WN[:, :context],
-        horizon=longest,
-        mode="mean",
-        generator=None,
-        level_B=rows.level_W,
-        slots=slots,
-    )
+    if read is not None and read.cache is not None:
+        told = {"context": context, "horizon": longest, "slots": slots}
+        predicted_BH = rollout_within(model, read.mixture, read.cache, **told)
+    else:
+        rows = windows.repeat(variants)
+        predicted_BH = rollout(
+            model,
+            rows.spacings_WN[:, :context],
+            horizon=longest,
+            mode="mean",
+            generator=None,
+            level_B=rows.level_W,
+            slots=slots,
+        )
     truth_WH = windows.spacings_WN[:, context : context + longest]
     error_VWH = rearrange(predicted_BH, "(v w) h -> v w h", v=variants) - truth_WH
     return {

@@ -72,7 +72,8 @@ class Ablated:
     err_step_W: Mapping[int, Floats]
     """The same of the whole model."""
     mem_entropy_W: Floats | None
-    """Entropy of the attention's shares over slots, nats; None when no query attends to slots."""
+    """Entropy of the attention's shares over slots, nats; read in the last pass, where it differs
+    by far less between windows than matters. None elsewhere, and when no query attends to slots."""
 
 
 Cut = Ablated | Rolled
@@ -333,11 +334,11 @@ def _retrained_readings(
 
 
 def _entropy_rows(seeds: Mapping[int, tuple[Cut, ...]], resampling: Resampling) -> list[Row]:
-    """Return the mean entropy of the attention's shares over slots."""
-    entropies = [cut.mem_entropy_W for cuts in seeds.values() for cut in _whole(cuts[:1])]
+    """Return the mean entropy of the attention's shares over slots, of the last pass's windows."""
+    entropies = [cut.mem_entropy_W for cuts in seeds.values() for cut in _whole(cuts[-1:])]
     known = [entropy_W for entropy_W in entropies if entropy_W is not None]
     if len(known) < len(entropies):
         reason = "the stream's own attention does not see the slots of this arm"
         return [Row(metric="mem_entropy", value=None, unit="nats", reason=reason)]
-    crossed = resampling.mean(np.stack(known), every=next(iter(seeds.values()))[0].every)
+    crossed = resampling.mean(np.stack(known), every=next(iter(seeds.values()))[-1].every)
     return crossed.rows("mem_entropy", unit="nats", seeds=tuple(seeds), control_of=None)

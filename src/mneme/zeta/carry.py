@@ -59,6 +59,15 @@ class CarryState(NamedTuple):
         return CarryState(*(part[index] for part in self))
 
 
+class Readout(NamedTuple):
+    """How forecast curves are read off the oscillators at a level; the batch comes first."""
+
+    weights: Tensor
+    """(B, 2 M, C J) from the parts of h; (B, 4 M, C J) from those of dh/dz too, for gradients."""
+    known: Tensor
+    """(B, 1, C J), what is no news."""
+
+
 class CarryMemory(nn.Module):
     """Oscillator bank, forecast and readout.
 
@@ -117,7 +126,11 @@ class CarryMemory(nn.Module):
         return CarryState(value_BM, torch.zeros_like(value_BM), recent_BR)
 
     def features(
-        self, spacings_BT: Tensor, level_BT: Tensor, state: CarryState
+        self,
+        spacings_BT: Tensor,
+        level_BT: Tensor,
+        state: CarryState,
+        readout: Readout | None = None,
     ) -> tuple[Tensor, CarryState]:
         """Read spacings from `state` on.
 
@@ -130,6 +143,8 @@ class CarryMemory(nn.Module):
             readout uses that of position 0 for all positions.
         state : CarryState
             State at the zero where position 0 begins, computed at the anchored exponents.
+        readout : Readout, optional
+            `readout` of the level of position 0, where it was made before.
 
         Returns
         -------
@@ -149,7 +164,7 @@ class CarryMemory(nn.Module):
         centred_BT1 = (level_BT[:, :1] - CENTRE).expand_as(spacings_BT)[..., None]
         # curves are small differences of large sums: bfloat16 would blur them
         with torch.autocast(spacings_BT.device.type, enabled=False):
-            curves = self._forecast(heard, level_BT[:, 0])
+            curves = _forecast(heard, readout or self.readout(level_BT[:, 0]))
             x = F.gelu(self.first(torch.cat([curves, recent_BTR - 1, centred_BT1], dim=-1)))
             x = x + F.gelu(self.second(x))
         real, imaginary, slope, turn = heard[:, -1].unbind(1)
@@ -157,10 +172,10 @@ class CarryMemory(nn.Module):
         return x, CarryState(*after, spacings[:, -self.config.recent :])
 
     def step(
-        self, spacing_B: Tensor, level_B: Tensor, state: CarryState
+        self, spacing_B: Tensor, level_B: Tensor, state: CarryState, readout: Readout | None = None
     ) -> tuple[Tensor, CarryState]:
         """Read one spacing: features (B, F) and the state after it."""
-        features, state = self.features(spacing_B[:, None], level_B[:, None], state)
+        features, state = self.features(spacing_B[:, None], level_B[:, None], state, readout)
         return features[:, 0], state
 
     @torch.no_grad()
@@ -219,28 +234,31 @@ class CarryMemory(nn.Module):
         start = state.value_BM + moved_M * state.slope_BM
         return _prefix_sums(elapsed_BT, decay_M, frequency_M, start, state.slope_BM)
 
-    def _forecast(self, heard_BT4M: Tensor, level_B: Tensor) -> Tensor:
-        """Turn the oscillators freely to each offset and mix them: curves (B, T, C J).
+    def readout(self, level_B: Tensor) -> Readout:
+        """Turn the oscillators freely to each offset and mix them, as one matrix per window.
 
-        Turning and mixing are one matrix per window, so that its cost is one product. The parts of
-        dh/dz meet weights that are zero in value: they only pass gradients to the exponents.
+        The parts of dh/dz meet weights that are zero in value: they only pass gradients to the
+        exponents, and are left out where there are none.
         """
-        decay_M, frequency_M = self.exponents()
-        angle = (TURN / level_B[:, None] * self.offsets_J)[..., None] * frequency_M
-        cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
-        mix, cross = rearrange(self.mix_CM2, "c m two -> two c 1 m")
-        real, imaginary = mix * cos - cross * sin, mix * sin + cross * cos
-        change_M, turn_M = decay_M - decay_M.detach(), frequency_M - frequency_M.detach()
-        slope = real * change_M + imaginary * turn_M
-        turn = imaginary * change_M - real * turn_M
-        weights = torch.stack([real, imaginary, slope, turn], dim=-2)
-        weights = rearrange(weights, "b c j four m -> b (four m) (c j)")
-        # what zeros of even density would give, and half the zero at hand: no news in either
-        even = torch.stack([decay_M, -frequency_M]) / (decay_M.square() + frequency_M.square())
-        even_B2M = even * (level_B / TURN)[:, None, None]
-        even_B2M = torch.cat([even_B2M[:, :1] + 0.5, even_B2M[:, 1:]], dim=1)
-        known = even_B2M.flatten(1)[:, None] @ weights[:, : 2 * len(decay_M)]
-        return heard_BT4M.flatten(2) @ weights - known
+        with torch.autocast(level_B.device.type, enabled=False):
+            decay_M, frequency_M = self.exponents()
+            angle = (TURN / level_B[:, None] * self.offsets_J)[..., None] * frequency_M
+            cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
+            mix, cross = rearrange(self.mix_CM2, "c m two -> two c 1 m")
+            parts = [mix * cos - cross * sin, mix * sin + cross * cos]
+            if torch.is_grad_enabled():
+                real, imaginary = parts
+                change_M, turn_M = decay_M - decay_M.detach(), frequency_M - frequency_M.detach()
+                parts += [
+                    real * change_M + imaginary * turn_M,
+                    imaginary * change_M - real * turn_M,
+                ]
+            weights = rearrange(torch.stack(parts, dim=-2), "b c j parts m -> b (parts m) (c j)")
+            # what zeros of even density would give, and half the zero at hand: no news in either
+            even = torch.stack([decay_M, -frequency_M]) / (decay_M.square() + frequency_M.square())
+            even_B2M = even * (level_B / TURN)[:, None, None]
+            even_B2M = torch.cat([even_B2M[:, :1] + 0.5, even_B2M[:, 1:]], dim=1)
+            return Readout(weights, even_B2M.flatten(1)[:, None] @ weights[:, : 2 * len(decay_M)])
 
     def _complex(self) -> torch.dtype:
         return torch.complex128 if self.grid_M.dtype == torch.float64 else torch.complex64
@@ -278,6 +296,12 @@ def _prefix_sums(
     return heard
 
 
+def _forecast(heard_BT4M: Tensor, readout: Readout) -> Tensor:
+    """Return the forecast curves (B, T, C J)."""
+    weights, known = readout
+    return heard_BT4M.flatten(2)[..., : weights.shape[1]] @ weights - known
+
+
 class CarryExtra:
     """Features for `rollout`: the carried memory reads what the model predicts.
 
@@ -298,13 +322,16 @@ class CarryExtra:
     def start(self, context_BT: Tensor, rows: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Read the context of windows `rows`: features (B, T, F) and the state after it."""
         level_B = self.level_W[rows]
+        readout = self.memory.readout(level_B)
         level_BT = level_B[:, None].expand_as(context_BT)
-        features, state = self.memory.features(context_BT, level_BT, self.states.rows(rows))
-        return features, (*state, level_B)
+        before = self.states.rows(rows)
+        features, state = self.memory.features(context_BT, level_BT, before, readout)
+        return features, (*state, level_B, *readout)
 
     def step(
         self, spacing_B: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Read one more spacing: features (B, F) and the next state."""
-        features, after = self.memory.step(spacing_B, state[-1], CarryState(*state[:-1]))
-        return features, (*after, state[-1])
+        before, (level_B, *readout) = CarryState(*state[:3]), state[3:]
+        features, after = self.memory.step(spacing_B, level_B, before, Readout(*readout))
+        return features, (*after, level_B, *readout)

@@ -36,6 +36,9 @@ from mneme.zeta.regularisers import attention_penalty, cap_norms, penalty
 
 BETAS = (0.9, 0.95)
 """AdamW's; the second is that of most transformers, since gradients shrink as the loss falls."""
+EFFECT_EVERY = 4
+"""The slots' effect is read on every so-manieth of the windows that a reading takes: each slot is
+cut once, so that all of them would take longer than a tenth of the training."""
 ATTENTION_EVERY, ATTENTION_ROWS = 4, 8
 """Attention is regularised every 4th step, four times as strongly, on 8 windows of the batch: the
 explicit maps are slow and the expected gradient is that of every step."""
@@ -292,7 +295,7 @@ class Course:
             if self.network.rolls:
                 reading["err_source@10"] = rollout_reading(*told)
             if self.run.arm in SLOT_ARMS:
-                reading["eff_percent"] = effect_percent(*told)
+                reading["eff_percent"] = effect_percent(*told[:2], self.eval_rows[::EFFECT_EVERY])
         if last:
             reading["val_nll_all"] = nll_W.mean().item()
         if not math.isfinite(reading["val_nll"]):

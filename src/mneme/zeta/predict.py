@@ -70,11 +70,13 @@ def read(
     material = told_material(series, run, window, rows).to(device)
     test = torch.tensor(split_of(series, run, window).test, device=device)
     with OneDNNLinear() if device.type == "cpu" else nullcontext():
-        inside = window_scores(network, material, test, targets=window - 1)
-        full = {name: values[:, -config.full_stride :] for name, values in inside.items()}
+        shifted = []
         if network.rolls:
-            full = _full(network, series, run, config, window=window, device=device)
-    network.refresh(material, anchor=True)
+            shifted = _shifted(network, series, run, config, window=window, device=device)
+        # read last, so that a carried memory is left with the states of these windows
+        inside = window_scores(network, material, test, targets=window - 1)
+    last = {name: values[:, -config.full_stride :] for name, values in inside.items()}
+    full = _joined([*shifted, last], axis=1)
     context_WT = material.spacings_WT[test]
     rolled = {}
     if network.rolls:
@@ -124,7 +126,7 @@ def window_scores(
     return _joined(parts, axis=0)
 
 
-def _full(
+def _shifted(
     network: Network,
     series: Arrays,
     run: RunConfig,
@@ -132,8 +134,8 @@ def _full(
     *,
     window: int,
     device: torch.device,
-) -> dict[str, NDArray[np.float32]]:
-    """Score every spacing of the test windows once, from shifted windows.
+) -> list[dict[str, NDArray[np.float32]]]:
+    """Score all but the last `full_stride` spacings of the test windows, from shifted windows.
 
     The series is cut anew from `shift` spacings on, so that the window before a test window ends
     inside it; a carried memory reads all windows of that cut, in order.
@@ -144,12 +146,12 @@ def _full(
     require(fits, "full_stride", f"a divisor of the window {window}, below it", stride)
     require(test[0] > 0, "split", "one whose first window does not test", run.split)
     parts = []
-    for shift in range(stride, window + 1, stride):
-        material = reading_material(series, run, window, shift=shift % window).to(device)
+    for shift in range(stride, window, stride):
+        material = reading_material(series, run, window, shift=shift).to(device)
         # Cut from `shift` on, window w - 1 ends `shift` spacings after test window w begins.
-        rows = torch.tensor(test if shift == window else test - 1, device=device)
+        rows = torch.tensor(test - 1, device=device)
         parts.append(window_scores(network, material, rows, targets=stride))
-    return _joined(parts, axis=1)
+    return parts
 
 
 def _joined(parts: Iterable[dict[str, NDArray]], *, axis: int) -> dict[str, NDArray]:

@@ -210,12 +210,72 @@ def _roll(
             slots = Slots(
                 keep_BM=_repeat(slots.keep_BM, times), values_BMD=_repeat(slots.values_BMD, times)
             )
+    return _continue(model, last, cache, horizon, noise, extra, state, level_B, slots)
+
+
+def rollout_within(
+    model: SpacingMDN,
+    mixture: Mixture,
+    cache: KVCache,
+    *,
+    context: int,
+    horizon: int,
+    slots: Slots | None = None,
+) -> Tensor:
+    """Continue windows by the mean from a place inside what a cached forward pass has read.
+
+    It gives what `rollout` gives from the first `context` spacings, without reading them again.
+
+    Parameters
+    ----------
+    model : SpacingMDN
+        One that keeps nothing but keys and values (`can_be_cut`).
+    mixture : Mixture
+        Predictions (B, T, K) of that pass.
+    cache : KVCache
+        What it left, with room for `horizon`; what it holds beyond the context is lost.
+    context : int
+        Spacings before the rollout, at most T.
+    horizon : int
+        Spacings H to predict.
+    slots : Slots, optional
+        As in that pass.
+
+    Returns
+    -------
+    Tensor
+        Predicted spacings (B, H).
+    """
+    require(can_be_cut(model), "model", "without running sums over the data", model.arm)
+    last = Mixture(*(part[:, context - 1] for part in mixture))
+    cache.length = model.prefix + context
+    return _continue(model, last, cache, horizon, None, None, (), None, slots)
+
+
+def can_be_cut(model: SpacingMDN) -> bool:
+    """Return whether a cache of `model` can be cut back to fewer positions."""
+    return model.arm in ("none", "prefix") and not model.distance
+
+
+def _continue(
+    model: SpacingMDN,
+    last: Mixture,
+    cache: KVCache,
+    horizon: int,
+    noise: Tensor | None,
+    extra: Extra | None,
+    state: State,
+    level_B: Tensor | None,
+    slots: Slots | None,
+) -> Tensor:
+    """Feed predictions back, from the one after the last position read on."""
     spacings = []
     for h in range(horizon):
         spacing_B = last.mean() if noise is None else last.draw(noise[0, :, h], noise[1, :, h])
-        spacing_B = spacing_B.to(context_BT.dtype).clamp_min(LEAST_SPACING)
+        spacing_B = spacing_B.clamp_min(LEAST_SPACING)
         spacings.append(spacing_B)
         if h + 1 < horizon:
+            features = None
             if extra is not None:
                 features, state = extra.step(spacing_B, state)
                 features = features[:, None]
