@@ -93,6 +93,14 @@ def test_forward_is_attention_by_loops(
             torch.testing.assert_close(row, slow.logits, **CLOSE)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_of_counted_positions_are_those_of_all(model_of, tokens_of, tied):
+    model, tokens = model_of(tied=tied).double(), tokens_of(3, 20)
+    counted = torch.rand(3, 20, generator=torch_generator(0, "counted")) < 0.4
+    with torch.no_grad():
+        assert torch.allclose(model(tokens, counted), model(tokens)[counted], **CLOSE)
+
+
 def test_prefix_and_suffix_share_the_blocks(model_of, tokens_of):
     model, tokens = model_of(), tokens_of(2, 9)
     x, past = model.prefix(tokens)

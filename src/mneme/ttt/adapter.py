@@ -203,7 +203,7 @@ def answer_nll(
     """Return the loss of every counted target, nats, in the order of rows and positions (K,)."""
     tokens = torch.from_numpy(tokens_BT1).to(device)
     counted = torch.from_numpy(counted_BT).to(device)
-    logits_KV = model(tokens[:, :-1])[counted]
+    logits_KV = model(tokens[:, :-1], counted)
     return nn.functional.cross_entropy(logits_KV, tokens[:, 1:][counted], reduction="none")
 
 
@@ -234,7 +234,7 @@ def dialogue_nll(
     Parameters
     ----------
     model : Module
-        Tokens (B, T) -> logits; with or without adapter.
+        Tokens and counted positions (B, T) -> logits (K, V); with or without adapter.
     chosen : Pieces
         Pieces of C conversations.
     batch : int

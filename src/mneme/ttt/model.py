@@ -139,15 +139,19 @@ class TTTTransformer(nn.Module):
         last = range(self.first_ttt, self.config.blocks)
         return tuple(f"blocks.{index}.mlp_ttt.{part}" for index in last for part in PARTS)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
+    def forward(self, tokens_BT: Tensor, counted_BT: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) with the fast weights as trained; nothing is updated.
 
         Parameters
         ----------
         tokens_BT : Tensor
             int64 (B, T), 0 to vocabulary - 1, from the start of a stream.
+        counted_BT : Tensor, optional
+            bool (B, T): positions whose logits are wanted; then (K, V), row by row. A large
+            vocabulary's head takes most of the time.
         """
-        return self.suffix(self.prefix(tokens_BT)[0], None, None)[0]
+        x_BTD = self._after(self.prefix(tokens_BT)[0], None, None, twice=False)[0]
+        return self._logits(x_BTD if counted_BT is None else x_BTD[counted_BT])
 
     def prefix(self, tokens_BT: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         """Run what never changes at test time: all before the first fast MLP.
@@ -198,9 +202,20 @@ class TTTTransformer(nn.Module):
         past : Past
             For the next call; the one given stays as it was.
         """
-        attend, feed = (range(self.first_ttt + n, self.config.blocks) for n in (1, 0))
-        x_BCD, past = self._run(x_BCD, past, attend=attend, feed=feed, fast=fast, twice=twice)
+        x_BCD, past = self._after(x_BCD, fast, past, twice=twice)
         return self._logits(x_BCD), past
+
+    def _after(
+        self,
+        x_BCD: Tensor,
+        fast: Mapping[str, Tensor] | None,
+        past: Past | None,
+        *,
+        twice: bool,
+    ) -> tuple[Tensor, Past]:
+        """Run the suffix without its head."""
+        attend, feed = (range(self.first_ttt + n, self.config.blocks) for n in (1, 0))
+        return self._run(x_BCD, past, attend=attend, feed=feed, fast=fast, twice=twice)
 
     def _logits(self, x_BCD: Tensor) -> Tensor:
         x_BCD = self.norm(x_BCD)

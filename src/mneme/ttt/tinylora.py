@@ -132,11 +132,11 @@ class SharedTinyLora(nn.Module):
             found[name] = self.scale[_flat(name)] * torch.outer(left, right)
         return found
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return the adapted network's logits (B, T, V)."""
+    def forward(self, tokens_BT: Tensor, counted_BT: Tensor | None = None) -> Tensor:
+        """Return the adapted network's logits (B, T, V), or (K, V) of counted positions."""
         layers = linears(self.base)
         weights = {f"{k}.weight": layers[k].weight + delta for k, delta in self.deltas().items()}
-        return torch.func.functional_call(self.base, weights, (tokens_BT,))
+        return torch.func.functional_call(self.base, weights, (tokens_BT, counted_BT))
 
 
 def _flat(name: str) -> str:
