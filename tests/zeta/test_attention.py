@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mneme.core.seeds import torch_generator
-from mneme.zeta.attention import CausalAttention, KVCache, Rotary, attend
+from mneme.zeta.attention import CausalAttention, KVCache, Rotary, attend, attend_branched
 
 B, N, T, E = 2, 3, 11, 8
 
@@ -125,19 +125,36 @@ def test_cache_holds_what_was_appended(modes):
         assert torch.equal(values, v[:, :, : piece.stop])
 
 
-def test_repeated_cache_is_a_copy_of_every_row():
+def test_a_repeated_cache_shares_what_was_read():
     k, v = draw(B, N, T, E), draw(B, N, T, E, seed=1)
-    cache = KVCache(capacity=T + 1)
+    cache = KVCache(capacity=T + 2)
     with torch.no_grad():
         cache.extend(0, k, v)
         cache.length = T
         cache.reading = (k[:, :1], v[:, :1])
         wide = cache.repeat(3)
-        wide.extend(0, torch.zeros(3 * B, N, 1, E).double(), torch.zeros(3 * B, N, 1, E).double())
-    assert wide.length == T
-    assert torch.equal(wide.layers[0][0][3, :, :T], k[1])
+        for step in range(2):
+            own = draw(3 * B, N, 1, E, seed=2 + step)
+            keys, values = wide.extend(0, own, own + 1)
+            wide.length += 1
+    assert keys.shape == values.shape == (3 * B, N, 2, E)
+    assert torch.equal(keys[:, :, 1:], own)
+    assert torch.equal(values[:, :, 1:], own + 1)
+    assert torch.equal(wide.shared[0][0], k)
+    assert wide.shared[0][0].untyped_storage().data_ptr() == cache.layers[0][0].data_ptr()
     assert torch.equal(wide.reading[0], k[:, :1].repeat_interleave(3, dim=0))
-    assert torch.equal(cache.layers[0][0][:, :, :T], k)
+
+
+def test_attending_to_shared_keys_is_attending_to_copies_of_them():
+    far_k, far_v = draw(B, N, T, E), draw(B, N, T, E, seed=1)
+    q, k, v = (draw(3 * B, N, t, E, seed=s) for t, s in ((1, 2), (4, 3), (4, 4)))
+    y = attend_branched(q, (far_k, far_v), k, v)
+    keys, values = (
+        torch.cat([far.repeat_interleave(3, dim=0), own], dim=2)
+        for far, own in ((far_k, k), (far_v, v))
+    )
+    expected, _ = attend(q, keys, values, past=T + 3, maps=True)
+    torch.testing.assert_close(y, expected, atol=1e-12, rtol=0)
 
 
 def test_positions_turn_exactly_in_bfloat16():

@@ -241,7 +241,8 @@ def test_every_size_reads_below_inside_and_above(size):
     config = build(ZetaConfig, room(size), where="config.zeta")
     starts = [(block.first, block.height) for block in config.zeros.blocks.values()]
     assert starts == [(10_000, None), (1_000_000, None), (None, 1e8)]
-    assert {"e0", "e0_distance", "carry", "primes"} <= set(config.transfer.runs)
+    assert {"e0", "carry", "primes"} <= set(config.transfer.runs)
+    assert ("e0_distance" in config.transfer.runs) == (size in ("long", "gpu"))
 
 
 @pytest.mark.parametrize(

@@ -34,19 +34,23 @@ class KVCache:
     """Running sums of slots that read the data (`memory.Reader`)."""
     at_B: Tensor | None = None
     """Where the last zero lies in t, counted from the first (position coding `distance`)."""
+    shared: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Keys and values that several rows side by side have in common, (B / rows, N, C, E) of each
+    block; `layers` then hold what came after them."""
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values (B, N, T, E) of one block; return all of them."""
-        end = self.length + k.shape[2]
+        """Append keys and values (B, N, T, E) of one block; return all but the shared ones."""
+        held = self.length - (self.shared[layer][0].shape[2] if self.shared else 0)
+        end = held + k.shape[2]
         if layer == len(self.layers):
             self.layers.append((k, v) if torch.is_grad_enabled() else self._reserve(k, v))
         else:
             old_k, old_v = self.layers[layer]
             if torch.is_grad_enabled() or old_k.shape[2] < end:
-                old_k, old_v = old_k[:, :, : self.length], old_v[:, :, : self.length]
+                old_k, old_v = old_k[:, :, :held], old_v[:, :, :held]
                 self.layers[layer] = torch.cat([old_k, k], dim=2), torch.cat([old_v, v], dim=2)
             else:
-                old_k[:, :, self.length : end], old_v[:, :, self.length : end] = k, v
+                old_k[:, :, held:end], old_v[:, :, held:end] = k, v
         keys, values = self.layers[layer]
         return keys[:, :, :end], values[:, :, :end]
 
@@ -56,16 +60,19 @@ class KVCache:
         return k, v
 
     def repeat(self, times: int) -> KVCache:
-        """Return a cache with every row `times` times, copies of a row side by side."""
+        """Return a cache for every row `times` times, copies of a row side by side.
 
-        def rows(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            first, second = (t.repeat_interleave(times, dim=0) for t in pair)
-            return first, second
+        They share what has been read, so that it is kept, and later read, once for all of them.
+        """
+        assert not self.shared, "repeated before"
 
-        reading = None if self.reading is None else rows(self.reading)
-        at = None if self.at_B is None else self.at_B.repeat_interleave(times, dim=0)
-        layers = [rows(pair) for pair in self.layers]
-        return KVCache(self.capacity, self.length, layers, reading, at)
+        def rows(t: Tensor) -> Tensor:
+            return t.repeat_interleave(times, dim=0)
+
+        reading = None if self.reading is None else (rows(self.reading[0]), rows(self.reading[1]))
+        at = None if self.at_B is None else rows(self.at_B)
+        shared = [(k[:, :, : self.length], v[:, :, : self.length]) for k, v in self.layers]
+        return KVCache(self.capacity - self.length, self.length, [], reading, at, shared)
 
 
 class Rotary(nn.Module):
@@ -149,7 +156,10 @@ class CausalAttention(nn.Module):
         v = rearrange(v, "b t n e -> b n t e")
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        y, probabilities = attend(q, k, v, past=past, maps=maps)
+        if cache is not None and cache.shared:
+            y, probabilities = attend_branched(q, cache.shared[self.layer], k, v), None
+        else:
+            y, probabilities = attend(q, k, v, past=past, maps=maps)
         y = rearrange(y, "b n t e -> b t n e")
         if turns is not None:
             y = _turn(y, turns.conj())
@@ -176,6 +186,24 @@ def attend(
         return F.scaled_dot_product_attention(q, k, v, is_causal=steps > 1), None
     mask = None if steps == 1 else _allowed(steps, past, q)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), None
+
+
+def attend_branched(q: Tensor, shared: tuple[Tensor, Tensor], k: Tensor, v: Tensor) -> Tensor:
+    """Attend from one position of each row to keys shared by rows side by side, and its own.
+
+    The shared keys (B, N, C, E) are read once for all of a window's S rows (B S, N, ., E): such a
+    step waits for memory, not for arithmetic.
+    """
+    assert q.shape[2] == 1, "one position at a time"
+    far_k, far_v = shared
+    windows, length = len(far_k), far_k.shape[2]
+    q = q / math.sqrt(q.shape[-1])
+    q_BNSE = rearrange(q, "(b s) n 1 e -> b n s e", b=windows)
+    near = rearrange(q @ k.transpose(-1, -2), "(b s) n 1 t -> b n s t", b=windows)
+    weights = torch.cat([q_BNSE @ far_k.transpose(-1, -2), near], dim=-1).softmax(-1)
+    far, near = weights[..., :length], weights[..., length:]
+    y = rearrange(far @ far_v, "b n s e -> (b s) n 1 e")
+    return y + rearrange(near, "b n s t -> (b s) n 1 t") @ v
 
 
 def _allowed(steps: int, past: int, like: Tensor) -> Tensor:
