@@ -261,6 +261,7 @@ def _related(of: Runs, name: str) -> list[float]:
 
 def _spread(axis: Axes, of: Runs) -> None:
     """Draw alignment against uniformity: both lower is better."""
+    named: list[tuple[float, float, str]] = []
     for name, block in of.items():
         both = [row_of(of, name, metric) for metric in ("uniformity_answers", "alignment")]
         if both[0] is None or both[1] is None:
@@ -268,16 +269,53 @@ def _spread(axis: Axes, of: Runs) -> None:
         x, y = both[0]["value"], both[1]["value"]
         axis.plot(x, y, "o", color=_color(block), markersize=5)
         if block["kind"] != "trained" or not block["settings"]["control_of"]:
-            axis.annotate(
-                block["arm"], (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6.5
-            )
+            named.append((y, x, block["arm"]))
     axis.margins(x=0.2, y=0.12)
+    low, high = axis.get_xlim()
+    # Left points are named beside them, right ones above them, where there is room.
+    for left, column, align, above in ((True, 0.38, "left", 0.0), (False, 0.99, "right", 0.15)):
+        here = sorted(one for one in named if (one[1] < (low + high) / 2) == left)
+        places = _places(axis, [y for y, *_ in here], above=above)
+        for (y, x, arm), place in zip(here, places, strict=True):
+            axis.annotate(
+                arm,
+                (x, y),
+                xytext=(column, place),
+                textcoords="axes fraction",
+                fontsize=6.5,
+                ha=align,
+                va="center",
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": GREY,
+                    "linewidth": 0.4,
+                    "relpos": (0, 0.5) if left else (0.5, 0),
+                    "shrinkA": 1,
+                },
+            )
     dress(
         axis,
         title="Near one's answer, far from others?",
         x="uniformity (left: spread out)",
         y="alignment (down: near)",
     )
+
+
+def _places(axis: Axes, ascending: list[float], *, above: float) -> list[float]:
+    """Return heights of labels, in fractions of the axes: as near theirs as no two overlap."""
+    if not ascending:
+        return []
+    low, high = axis.get_ylim()
+    gap = min(0.085, 0.96 / len(ascending))
+    found: list[float] = []
+    for y in ascending:
+        place = (y - low) / (high - low) + above
+        found.append(place if not found else max(place, found[-1] + gap))
+    top = 0.98
+    for index in reversed(range(len(found))):
+        found[index] = min(found[index], top)
+        top = found[index] - gap
+    return found
 
 
 def _rebuilt(axis: Axes, of: Runs) -> None:
