@@ -5,7 +5,7 @@ makes   model.json adapters.json mixer.json hysteresis.json fatigue.json, figure
 steps   routing_prepare -> model_load
                         -> routing_adapter_fit (a run) -> routing_adapters, routing_original
                         -> routing_states -> routing_mixer_fit (a mixer) -> routing_mixer
-                        -> routing_trace (hysteresis | fatigue) -> hysteresis, fatigue
+                        -> routing_trace (fatigue's: order.smk) -> hysteresis, fatigue
 """
 
 ROUTING = SETTINGS.routing
@@ -145,7 +145,7 @@ rule routing_trace:
     log:
         result("logs/routing_trace/{phase}.log"),
     wildcard_constraints:
-        phase="hysteresis|fatigue",
+        phase="hysteresis",
     priority: 10
     conda:
         ENV

@@ -153,7 +153,10 @@ def test_the_size_of_one_adapter_run_leaves_the_mixers_and_their_traces_alone(cl
     jobs = clone.jobs(*SMOKE, "one.yaml")
     assert ("routing_adapter_fit", "run=sleep") in {(job.rule, job.wildcards) for job in jobs}
     rules = {job.rule for job in jobs}
-    assert not {"routing_states", "routing_mixer_fit", "routing_trace"} & rules
+    assert (
+        not {"routing_states", "routing_mixer_fit", "routing_trace", "routing_trace_fatigue"}
+        & rules
+    )
 
 
 @pytest.mark.parametrize("setting", ["resamples: 201", "deep_weight: 0.9"])
@@ -161,7 +164,10 @@ def test_how_a_trace_is_read_does_not_trace_anew(clone, setting):
     (clone.folder / "one.yaml").write_text(f"routing: {{protocol: {{{setting}}}}}\n")
     rules = {job.rule for job in clone.jobs(*SMOKE, "one.yaml")}
     assert {"hysteresis", "fatigue"} <= rules
-    assert not {"routing_prepare", "routing_mixer_fit", "routing_trace"} & rules
+    assert (
+        not {"routing_prepare", "routing_mixer_fit", "routing_trace", "routing_trace_fatigue"}
+        & rules
+    )
 
 
 def test_neither_network_nor_published_figures_nor_backbone_make_the_zeros_anew(clone, edit):
@@ -228,7 +234,7 @@ def test_a_single_target_runs_exactly_what_it_needs(clone, resources, assets):
             ("routing_adapter_fit", "run=original"),
             ("routing_states", ""),
             *(("routing_mixer_fit", f"mixer={mixer}") for mixer in mixers),
-            ("routing_trace", "phase=fatigue"),
+            ("routing_trace_fatigue", "phase=fatigue"),
             ("routing_original", ""),
             ("fatigue", ""),
         ]
