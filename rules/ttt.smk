@@ -77,6 +77,7 @@ rule ttt_fit:
         result("logs/ttt_fit/{run}.log"),
     wildcard_constraints:
         run="|".join(TTT_PATHS.fitted),
+    priority: 5  # shorter jobs fill what is left at the end
     conda:
         ENV
     threads: SETTINGS.threads
@@ -179,6 +180,7 @@ rule ttt_grid:
         csv=result("ttt_grid.csv"),
     log:
         result("logs/ttt_grid.log"),
+    priority: 5  # shorter jobs fill what is left at the end
     conda:
         ENV
     threads: SETTINGS.threads

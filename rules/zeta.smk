@@ -49,6 +49,7 @@ rule zeta_fit:
         result("logs/zeta_fit/{run}.log"),
     wildcard_constraints:
         run="|".join(ZETA_PATHS.transformer_runs),
+    priority: 5
     conda:
         ENV
     threads: SETTINGS.threads

@@ -197,6 +197,7 @@ def _step_name(log: str | Path) -> str:
 @contextlib.contextmanager
 def stage(snakemake: Any) -> Iterator[Stage]:
     """Run a script's body; a user's mistake ends in one sentence and exit status 1."""
+    devices.keep_memory()
     job = Stage(snakemake)
     try:
         job.begin()

@@ -97,6 +97,8 @@ class ZetaConfig:
             require(fits, "runs", "named in lower case, digits and _", name)
             known = run.control_of is None or run.control_of in self.runs
             require(known, f"runs.{name}.control_of", "null or a run", run.control_of)
+        slots = {n for n, r in self.runs.items() if r.arm in SLOT_ARMS and r.system == "zeta"}
+        require(set(self.uncut) <= slots, "uncut", "runs with slots on the zeros", self.uncut)
         for kind, least in (("none", "a run without memory"), ("prefix", "a run with slots")):
             cut = {name: run for name, run in self.runs.items() if name not in self.uncut}
             runs = [r for r in cut.values() if r.arm == kind and r.system == "zeta"]
@@ -104,8 +106,6 @@ class ZetaConfig:
             require(there, "runs", f"with {least} (arm {kind}) on the zeros", sorted(self.runs))
         there = any(run.arm in PHASE_ARMS for run in self.runs.values())
         require(there, "runs", "with one of arm primes", sorted(self.runs))
-        slots = {n for n, r in self.runs.items() if r.arm in SLOT_ARMS and r.system == "zeta"}
-        require(set(self.uncut) <= slots, "uncut", "runs with slots on the zeros", self.uncut)
         window = self.model.window
         for name, horizon in (
             ("predict.horizon", self.predict.horizon),
