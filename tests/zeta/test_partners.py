@@ -56,8 +56,8 @@ def test_partners_differ_by_one_part(runs, name, expected):
 
 def test_the_default_has_the_partners_that_its_claims_name():
     runs = build(ZetaConfig, room(), where="config.zeta").runs
-    assert set(partners("v1", runs)) == {"e0", "v0_id"}
-    assert set(partners("e2", runs)) == {"e0", "e0_drift_e2", "v0_id"}
+    assert set(partners("v1", runs)) == {"e0"}
+    assert set(partners("e2", runs)) == {"e0"}
     assert set(partners("carry_gue", runs)) == {"e0_gue", "carry_reset_gue"}
 
 
