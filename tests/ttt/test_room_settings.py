@@ -57,6 +57,8 @@ ADAPTERS = ["tinylora", "permuted", "original"]
 SLIDING = {"recipe": "text", "arm": "sliding", "steps_factor": 1, "control_of": None}
 LONGER = {**SLIDING, "steps_factor": 2.5, "control_of": "text_second"}
 DYNAMIC = {"recipe": "text", "arm": "dynamic", "steps_factor": 1, "control_of": "text_sliding"}
+TWO_MLP = {"recipe": "text", "arm": "two_mlp", "steps_factor": 1, "control_of": "text_second"}
+NAIVE = {**TWO_MLP, "arm": "naive"}
 
 
 @functools.cache
@@ -68,8 +70,13 @@ def room(size="config"):
 
 CONFIG = room()
 WIDER = copy.deepcopy(CONFIG)
-WIDER["runs"] = {"text_dynamic": DYNAMIC, **WIDER["runs"]}
-"""The same with dynamic evaluation: a run that is measured and not trained."""
+WIDER["runs"] = {
+    "text_dynamic": DYNAMIC,
+    "text_naive": NAIVE,
+    "text_two_mlp": TWO_MLP,
+    **WIDER["runs"],
+}
+"""The same with runs that are measured and not trained: they have another's weights."""
 
 
 def edited(changes, content=CONFIG):
@@ -602,7 +609,7 @@ TALKERS = "a run with fast weights on text: original, text_second"
             "512, got 48",
         ),
         (
-            {"runs.text_naive.recipe": "markov"},
+            {"runs.text_naive": {**NAIVE, "recipe": "markov"}},
             "runs.text_naive.arm must be another arm: its weights are those of the recipe's "
             "one two_mlp run, got 'naive'",
         ),
