@@ -1,10 +1,18 @@
-"""Fixtures shared by the rooms: a tiny Llama with random weights, and single-threaded torch."""
+"""Fixtures shared by the rooms: a tiny Llama with random weights; one thread for torch and BLAS.
+
+Two workers on two cores whose BLAS pools both spin on both cores slow each other down, so the
+pools are held to one thread before numpy is imported.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
 
 ROOT = Path(__file__).parents[1]
 
