@@ -95,8 +95,6 @@ def test_a_library_edit_reruns_exactly_the_stages_that_use_it(clone, edit, name)
     assert users
     edit(f"src/mneme/{name}", append("\nEDITED = 1\n"))
     assert_exactly(users, clone.jobs())
-    edit(f"src/mneme/{name}", lambda content: content.replace("\nEDITED = 1\n", ""))
-    assert clone.jobs() == []
 
 
 def test_a_library_file_that_no_stage_uses_reruns_nothing(clone, edit):
@@ -205,7 +203,6 @@ def test_another_version_of_a_package_reruns_the_stages_that_import_it(clone, tm
     users = {script.stem for script in scripts if "scipy" in packages_of(script)}
     assert users
     assert_exactly(users, clone.jobs(path=[tmp_path]))
-    assert clone.jobs() == []
 
 
 def smoke_settings(folder) -> Settings:

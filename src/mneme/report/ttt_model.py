@@ -63,7 +63,7 @@ def model_figure(runs: Runs) -> Figure:
             x="optimiser step",
             y="norm of inner gradients",
         )
-        legend(line[0], *line[1:], loc="upper right", fontsize=SMALL)
+        legend(line[0], *line[1:], loc="best", fontsize=SMALL)
     return settled(figure)
 
 
