@@ -72,6 +72,7 @@ def claim(verdict, *, room="routing", statement="It remembers.", effects=(), **f
         "nulls": [],
         "original": None,
         "original_reason": None,
+        "original_address": None,
         **further,
     }
 

@@ -38,10 +38,15 @@ def test_the_readme_shows_the_snapshot(kept):
         assert room["commit"] in shown
 
 
-def test_the_snapshot_has_the_frame_and_rows_over_all_seeds_only(kept):
+def test_the_snapshot_has_the_frame_and_single_seeds_of_claims_only(kept):
+    claims = kept["claims"]["runs"].values()
+    named = {e["address"] for c in claims for e in (*c["effects"], *c["positives"], *c["nulls"])}
+    named |= {claim["original_address"] for claim in claims}
     for phase, content in kept.items():
         validate(content, "frame", name=f"{phase}.json")
-        assert all(r["seed"] is None for run in content["runs"].values() for r in run["rows"])
+        for run, block in content["runs"].items():
+            single = {r["metric"] for r in block["rows"] if r["seed"] is not None}
+            assert {f"{phase} {run} {metric}" for metric in single} <= named
 
 
 def test_its_verdicts_follow_from_its_rows(kept):

@@ -20,7 +20,7 @@ from mneme.stats.verdict import equivalence_p, interval_p, needed_n
 KEYS = {
     *("rows", "room", "source", "statement", "published", "note", "verdict", "detail", "reason"),
     *("p", "p_holm", "needed_n", "delta", "direction", "unit", "effects", "positives", "nulls"),
-    *("place", "original", "original_reason"),
+    *("place", "original", "original_reason", "original_address"),
 }
 NUMBERS = {
     *("address", "value", "low", "high", "n", "unit", "seeds", "seed_low", "seed_high"),
@@ -144,6 +144,7 @@ def test_every_number_of_a_claim(headlines):
         "nulls": [],
         "original": 7.5,
         "original_reason": None,
+        "original_address": "hysteresis original lag",
     }
     shifted = {"value": 2.5, "low": 1.5, "high": 3.5, "n": 25, "unit": "tokens", "reason": None}
     frame = {"metric": "hysteresis ours lag", "seed": None, "control_of": None}

@@ -56,15 +56,20 @@ def test_a_snapshot_keeps_what_a_claim_rests_on_and_nothing_else(folder, tmp_pat
     named = "lag_nobody_shows"
     first = next(c for c in claims["runs"].values() if c["effects"])
     first["effects"][0]["address"] = f"hysteresis ours {named}"
+    first["original_address"] = "hysteresis ours lag_beside_the_published"
     write_json(folder / "claims.json", claims)
     one, other = html_results.row(named, 1.5), html_results.row("not_asked_for", 2.0)
-    hysteresis["runs"]["ours"]["rows"] = [one, {**one, "seed": 3}, other]
+    published = html_results.row("lag_beside_the_published", 9.0)
+    hysteresis["runs"]["ours"]["rows"] = [one, {**one, "seed": 3}, other, published]
     hysteresis["runs"]["ours"] |= {"bands": list(range(1000)), "information": "the past"}
     hysteresis["provenance"]["backbone"] = {"key": "tiny", "name": "tiny-lm", "revision": None}
     write_json(path, hysteresis)
     assert main(["snapshot", str(folder), str(tmp_path / "kept")]) == 0
     kept = read_json(tmp_path / "kept" / "hysteresis.json")
-    assert kept["runs"]["ours"] == {"rows": [one], "information": "the past"}
+    assert kept["runs"]["ours"] == {
+        "rows": [one, {**one, "seed": 3}, published],
+        "information": "the past",
+    }
     assert kept["code"] == hysteresis["code"]
     assert read_json(tmp_path / "kept" / "claims.json") == claims
     assert (tmp_path / "kept" / "hysteresis.svg").read_text() == html_results.SVG
@@ -138,8 +143,8 @@ def test_a_room_of_a_snapshot_is_replaced_and_all_is_judged_again(later, tmp_pat
         "claims",
         "measured",
     }
-    (row,) = after["lattice"]["runs"]["minilm_raw"]["rows"]
-    assert (row["metric"], row["seed"]) == ("eight_gap", None)
+    rows = after["lattice"]["runs"]["minilm_raw"]["rows"]
+    assert [(row["metric"], row["seed"]) for row in rows] == [("eight_gap", None), ("eight_gap", 1)]
     claims = after["claims"]["runs"]
     changed = {name for name in claims if claims[name] != before["claims"]["runs"][name]}
     assert {claims[name]["room"] for name in changed} == {"lattice"}

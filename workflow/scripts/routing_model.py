@@ -1,13 +1,13 @@
 """Adapters + Time Mixer -> one reloadable directory a seed, and its held-out loss."""
 
+import functools
 from pathlib import Path
 
-import torch
-
 from mneme.core.artefacts import read_arrays, write_json
+from mneme.core.parts import Parts
 from mneme.core.stage import stage
 from mneme.nn.backbone import load
-from mneme.routing.mixed_loss import mixed_losses
+from mneme.routing.mixed_loss import KINDS, mixed_losses
 from mneme.routing.mixer_files import load_mixers
 from mneme.routing.model import TemporalLora
 from mneme.routing.stages import MixedStageConfig
@@ -17,24 +17,24 @@ with stage(snakemake) as job:
     device = job.use_torch()
     backbone = load(config.backbone, device=device, resources=config.resources)
     tokens = read_arrays(job.input.tokens)
-    held_out = {
-        name: torch.as_tensor(tokens[f"{name}.loss"], dtype=torch.long) for name in config.domains
-    }
+    held_out = {name: tokens[f"{name}.loss"] for name in config.domains}
     folders = {Path(path).parent.name: Path(path).parent for path in job.input.adapters}
     adapters = {name: folders[name] for name in config.domains}
     layer = config.backbone.gate_layer
     (mixers,) = load_mixers(job.input.mixers, device=device).values()
-    for seed, mixer, model_file, loss_file in zip(
-        config.seeds, mixers, job.output.models, job.output.losses, strict=True
-    ):
+    passes = [Parts(path, fingerprint=job.fingerprint()) for path in job.output.losses]
+    for number, (mixer, model_file) in enumerate(zip(mixers, job.output.models, strict=True)):
         model = TemporalLora(backbone.model, adapters, mixer=mixer, gate_layer=layer)
         model.save_pretrained(Path(model_file).parent)
-        kinds = ("mixer", "uniform") if seed == config.seeds[0] else ("mixer",)
-        losses = {
-            kind: mixed_losses(
-                model, held_out, uniform=kind == "uniform", batch=config.batch, device=device
-            )
-            for kind in kinds
-        }
-        write_json(loss_file, losses)
+        losses = mixed_losses(
+            model,
+            held_out,
+            KINDS[:1] if number else KINDS,  # uniform gates are the same under every seed
+            batch=config.batch,
+            parts=passes[number],
+            progress=functools.partial(job.progress, unit="batch"),
+        )
+        write_json(job.output.losses[number], losses)
         model.unmix()
+    for parts in passes:
+        parts.remove()

@@ -86,6 +86,7 @@ def decide(
             **_one_by_one(claim, found[name]),
             "original": value,
             "original_reason": why,
+            "original_address": claim.original and claim.original.address,
         }
     return blocks
 

@@ -78,6 +78,11 @@ class EffectAddress:
     def __post_init__(self) -> None:
         _require_text(self, "run", "metric")
 
+    @property
+    def address(self) -> str:
+        """Return `phase run metric`."""
+        return f"{self.phase} {self.run} {self.metric}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimConfig:

@@ -171,7 +171,8 @@ def _panel(axis: Axes, runs: Runs, panel: Panel, published: Mapping[str, Any]) -
     _published_points(axis, panel, published)
     _original_points(axis, runs, panel)
     dwell = list(_lengths(runs, "ours", PANELS[0].metric))
-    axis.set_xticks(dwell, [f"{x:g}" for x in dwell])
+    nearest = dict(zip(dwell, dwell[1:], strict=False))  # numbers nearer than 1.5 times overlap
+    axis.set_xticks(dwell, [f"{x:g}" if nearest.get(x, 2 * x) >= 1.5 * x else "" for x in dwell])
     axis.minorticks_off()
     if panel.share:
         axis.set_ylim(-0.03, 1.05)

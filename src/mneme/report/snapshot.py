@@ -132,6 +132,7 @@ def _committed(commit: Json) -> str:
 def _kept(headlines: Mapping[str, Json]) -> dict[str, dict[str, Any]]:
     claims = headlines["claims"]["runs"]
     named = {one["address"] for c in claims.values() for one in _addressed(c)}
+    named |= {c["original_address"] for c in claims.values()}
     return {
         phase: dict(contents) if phase == "claims" else _cut(contents, named)
         for phase, contents in headlines.items()
@@ -155,15 +156,16 @@ def _addressed(claim: Json) -> list[Json]:
 def _cut(headline: Json, named: set[str]) -> dict[str, Any]:
     phase, runs = headline["phase"], {}
     for run, block in headline["runs"].items():
-        rows = [
-            row
-            for row in block["rows"]
-            if row["seed"] is None and _shown(f"{phase} {run} {row['metric']}", named)
-        ]
+        rows = []
+        for row in block["rows"]:
+            address = f"{phase} {run} {row['metric']}"
+            # claims are judged again from what is kept, and tell the range over seeds
+            if address in named or (row["seed"] is None and _headline(address)):
+                rows.append(row)
         further = {key: block[key] for key in _KEPT if key in block}
         runs[run] = {"rows": rows, **further}
     return {**headline, "runs": runs}
 
 
-def _shown(address: str, named: set[str]) -> bool:
-    return address in named or any(re.fullmatch(rows, address) for rows in HEADLINE_ROWS)
+def _headline(address: str) -> bool:
+    return any(re.fullmatch(rows, address) for rows in HEADLINE_ROWS)
