@@ -5,6 +5,7 @@ A run or metric that a config leaves out leaves its curve out; an undefined valu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -171,7 +172,7 @@ def _panel(axis: Axes, runs: Runs, panel: Panel, published: Mapping[str, Any]) -
     _published_points(axis, panel, published)
     _original_points(axis, runs, panel)
     dwell = list(_lengths(runs, "ours", PANELS[0].metric))
-    nearest = dict(zip(dwell, dwell[1:], strict=False))  # numbers nearer than 1.5 times overlap
+    nearest = dict(itertools.pairwise(dwell))  # numbers nearer than 1.5 times overlap
     axis.set_xticks(dwell, [f"{x:g}" if nearest.get(x, 2 * x) >= 1.5 * x else "" for x in dwell])
     axis.minorticks_off()
     if panel.share:
