@@ -389,3 +389,10 @@ def test_depth_belongs_to_lattices():
         arm(core="mlp", lattice_steps=5)
     with pytest.raises(ConfigError, match="pairs"):
         arm(pairs=1)
+
+
+def test_a_surface_wider_than_the_vectors_is_refused_before_any_training(material, tmp_path):
+    sentence = "an adapter to 25 numbers needs vectors of at least as many, these have 24"
+    with pytest.raises(VectorError, match=sentence):
+        fitted(material, tmp_path, cell={"shape": (3, 5, 5)})
+    assert not list(tmp_path.iterdir())

@@ -11,9 +11,10 @@ from mneme.core.headline import value_of
 from mneme.lattice import published
 from mneme.lattice.baseline_runs import BASELINES
 from mneme.lattice.config import ArmConfig
-from mneme.lattice.gather import Measured, by_teacher, packed, run_name, unpacked
+from mneme.lattice.gather import Measured, by_teacher, packed, unpacked
 from mneme.lattice.measure import EIGHT_METRICS, read_vectors
 from mneme.lattice.original_report import PUBLISHED, original_name, original_runs
+from mneme.lattice.paths import run_name
 from mneme.lattice.report import compared_with, lattice_runs
 from mneme.lattice.retrieval import METRICS, score_retrieval
 from mneme.lattice.stages_measure import LatticeStageConfig, MeasureConfig, ReadConfig
@@ -36,6 +37,7 @@ ARMS = {
     "steps_0": arm(core="lattice", lattice_steps=0, control_of="on"),
     "few": arm(pairs=10),
     "longer": arm(steps=9),
+    "on_longer": arm(core="lattice", steps=9),
     "positives": arm(steps=9, loss="original", control_of="longer"),
     "permuted": arm(answers="permuted", control_of="off"),
 }
@@ -155,6 +157,7 @@ def test_differences_are_those_of_the_means(headline, measured):
 def test_what_is_compared_differs_in_one_thing():
     references = ["raw", "standardised", "pca", "pca_whitened", "projection"]
     assert compared_with("on", ARMS) == [*references, "off", "mlp", "steps_0", "longer"]
+    assert compared_with("on_longer", ARMS) == [*references, "longer"]
     assert compared_with("longer", ARMS) == [*references, "positives"]
     assert compared_with("off", ARMS) == [*references, "permuted"]
     assert compared_with("few", ARMS) == references

@@ -163,6 +163,27 @@ def test_files_are_sorted_by_their_own_addresses():
         ({"arms/adapter/pairs": 5000}, "lattice.arms.adapter.pairs must be 64 (the batch)"),
         ({"pairs/train": 40}, "lattice.arms.adapter.pairs must be 64 (the batch) to 40"),
         ({"arms/Big": None}, "lattice.arms"),
+        (
+            {"pairs/train": 100, "runs": {"minilm": ["untrained"]}, "recipes/minilm/fit/batch": 8},
+            "lattice.pairs.train must be more than 112, as principal components keep 225 numbers",
+        ),
+        (
+            {"arms/pairs_256/pairs": 100},
+            "lattice.arms.pairs_256.pairs must be more than 112 for a start from 225 principal",
+        ),
+        ({"pairs/test": 4}, "lattice.pairs.test must be an even number, at least 6, got 4"),
+        (
+            {"arms/raw": {**room()["arms"]["mlp"]}},
+            "lattice.arms must be named otherwise than the baselines, which every teacher has, got",
+        ),
+        (
+            {
+                "arms/a.b": {**room()["arms"]["mlp"]},
+                "arms/a_b": {**room()["arms"]["mlp"]},
+                "runs/minilm": ["a.b", "a_b"],
+            },
+            "lattice.runs must be named so that no run is called minilm_a_b like minilm a.b, got",
+        ),
         ({"original/width": 1}, "lattice.original.width must be at least 2, got 1"),
         (
             {"original/adapter/strategy": "attention_based", "original/adapter/groups": 7},

@@ -24,7 +24,15 @@ from hypothesis import strategies as st
 
 from mneme.report.html import page
 from mneme.report.html_claims import WIDTH, claim_view, counts, sentence, strip
-from mneme.report.html_room import ROOMS, data_uri, figure_view, phase_of, published_table
+from mneme.report.html_room import (
+    ROOMS,
+    data_uri,
+    figure_view,
+    phase_of,
+    published_table,
+    room_view,
+)
+from mneme.report.html_teachers import teacher_table
 from mneme.report.html_text import (
     duration,
     inline,
@@ -198,6 +206,33 @@ def test_published_addresses_may_name_runs_and_steps():
     assert list(rows) == ["original.loss@2", "original.loss@10"]
     assert rows["original.loss@2"] == ("0.36", "original_0: 0.5000; original_0_27: 0.7500")
     assert rows["original.loss@10"] == ("0.1", "0.2500")
+
+
+def test_teachers_are_compared_in_one_table():
+    block = lambda teacher, arm, *rows: {  # noqa: E731
+        "teacher": teacher,
+        "arm": arm,
+        "width": 384,
+        "questions": 600,
+        "rows": list(rows),
+    }
+    runs = {
+        "b_raw": block("b", "raw", row("mrr", 0.25, unit="")),
+        "b_lattice": block(
+            "b", "lattice", row("mrr_minus_adapter", 0.5, low=0.25, high=0.75, unit="")
+        ),
+        "a_raw": block("a", "raw", row("mrr", 0.125, unit="")),
+        "original_0": {"rows": [row("loss@2", 0.5, unit="")]},
+    }
+    table = teacher_table(headline("lattice", runs))
+    assert [teacher for teacher, _ in table["rows"]] == ["a", "b"]
+    cells = dict(zip(table["heads"], dict(table["rows"])["b"], strict=True))
+    assert (cells["numbers"], cells["questions"], cells["raw"]) == ("384", "600", "0.2500")
+    assert cells["lattice less adapter"].replace("\u00a0", " ") == "0.50 [0.25, 0.75]"
+    assert cells["best PCA"] == "–"
+    assert teacher_table(headline("lattice", {"original_0": runs["original_0"]})) is None
+    room = room_view(ROOMS[-1], summary(), {"lattice": headline("lattice", runs)}, {}, {}, {})
+    assert room["teachers"] == table
 
 
 def test_headline_values_and_what_is_left_out(parsed):

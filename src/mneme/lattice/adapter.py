@@ -77,8 +77,9 @@ def hidden_sizes(width: int, surface: int) -> list[int]:
     Returns
     -------
     list of int
-        Each is 7/10 of the one before, rounded down, for as long as that one is more than twice
-        the surface; a single one halfway when the surface is more than half of the width.
+        Each is 7/10 of the one before, rounded down (in whole numbers: as binary fractions, .7
+        times 90 would give 62), for as long as that one is more than twice the surface; a single
+        one halfway when the surface is more than half of the width.
 
     Examples
     --------

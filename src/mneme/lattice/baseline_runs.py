@@ -25,6 +25,7 @@ from mneme.lattice.baselines import (
     tfidf_scores,
     truncation,
 )
+from mneme.lattice.config import BASELINES
 from mneme.lattice.gather import Measured
 from mneme.lattice.measure import Reading, read_vectors
 from mneme.lattice.own_pairs import EIGHT
@@ -33,13 +34,6 @@ from mneme.lattice.stages_measure import ReadConfig
 
 Texts = Mapping[str, Sequence[Sequence[str]]]
 """Split -> [group, question, answer] of each pair."""
-BASELINES = (
-    *("raw", "standardised", "pca", "pca_standardised", "pca_whitened"),
-    *("projection", "truncation", "tfidf", "bm25"),
-)
-"""Embeddings as they are; standardised by feature, which every trained arm also does; codecs to as
-many numbers as a surface has, principal components of standardised features among them, as they
-are and scaled down; searches by words."""
 WHITENINGS = (0.5, 1.0)
 """Powers that `pca_whitened` tries; the one with the highest validation MRR is taken."""
 

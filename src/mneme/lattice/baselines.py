@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mneme.lattice.retrieval import Floats, VectorError, checked, unit
+from mneme.lattice.retrieval import Floats, VectorError, checked, narrow, unit
 
 _WORD = re.compile(r"\w+")
 
@@ -72,7 +72,7 @@ def fit_pca(train_ND: ArrayLike, size: int) -> LinearCodec:
             f"PCA with {size} components needs more than {size} training vectors, got "
             f"{len(train)}: add pairs or lower the surface"
         )
-    _narrow(train.shape[1], size, "PCA")
+    narrow(train.shape[1], size, "PCA")
     mean_D = train.mean(0)
     basis_DS = np.linalg.svd(train - mean_D, full_matrices=False)[2][:size].T
     return LinearCodec(mean_D=mean_D, encode_DS=basis_DS, decode_SD=basis_DS.T)
@@ -115,7 +115,7 @@ def random_projection(width: int, size: int, *, generator: np.random.Generator) 
     ----------
     Johnson and Lindenstrauss 1984.
     """
-    _narrow(width, size, "a random projection")
+    narrow(width, size, "a random projection")
     encode_DS = generator.normal(size=(width, size)) / np.sqrt(size)
     return LinearCodec(
         mean_D=np.zeros(width), encode_DS=encode_DS, decode_SD=np.linalg.pinv(encode_DS)
@@ -124,7 +124,7 @@ def random_projection(width: int, size: int, *, generator: np.random.Generator) 
 
 def truncation(width: int, size: int) -> LinearCodec:
     """Return the codec that keeps the first `size` numbers; the others come back as 0."""
-    _narrow(width, size, "truncation")
+    narrow(width, size, "truncation")
     basis_DS = np.eye(width, size)
     return LinearCodec(mean_D=np.zeros(width), encode_DS=basis_DS, decode_SD=basis_DS.T)
 
@@ -200,11 +200,3 @@ def _counts(texts: Sequence[str], place: dict[str, int]) -> NDArray[np.float64]:
             if word in place:
                 row[place[word]] = count
     return table
-
-
-def _narrow(width: int, size: int, what: str) -> None:
-    if not 1 <= size <= width:
-        raise VectorError(
-            f"{what} to {size} numbers needs vectors of at least as many, these have {width}: "
-            "choose another teacher or a smaller surface"
-        )

@@ -29,6 +29,13 @@ Core = Literal["off", "lattice", "mlp", "curve", "frozen"]
 """What stands between surface in and surface out: nothing; the lattice; a dense network with as
 many parameters; one learnt curve for all numbers, with as many; a lattice whose cell keeps its
 random weights."""
+BASELINES = (
+    *("raw", "standardised", "pca", "pca_standardised", "pca_whitened"),
+    *("projection", "truncation", "tfidf", "bm25"),
+)
+"""Embeddings as they are; standardised by feature, which every trained arm also does; codecs to as
+many numbers as a surface has, principal components of standardised features among them, as they
+are and scaled down; searches by words."""
 FACES = {"single": 1, "triple": 3, "full": 6}
 """Faces of each kind of surface."""
 

@@ -98,17 +98,6 @@ def unpacked(arrays: Mapping[str, NDArray], facts: Mapping[str, Json]) -> dict[s
     return runs
 
 
-def run_name(teacher: str, arm: str) -> str:
-    """Return the name of an arm among the runs of all teachers.
-
-    Examples
-    --------
-    >>> run_name("smollm2-135m", "on")
-    'smollm2_135m_on'
-    """
-    return f"{teacher}_{arm}".replace("-", "_").replace(".", "_")
-
-
 def by_teacher(paths: Iterable[str]) -> dict[str, str]:
     """Return teacher -> its file, of files `.../<teacher>/<name>`."""
     return {str(path).split("/")[-2]: str(path) for path in paths}

@@ -21,7 +21,7 @@ from mneme.lattice.blocks import parameter_count
 from mneme.lattice.config import ArmConfig, RecipeConfig
 from mneme.lattice.pca_start import start_as_pca
 from mneme.lattice.processor import Processor
-from mneme.lattice.retrieval import Floats, VectorError
+from mneme.lattice.retrieval import Floats, VectorError, narrow
 
 BATCH = 256
 """Vectors a pass when nothing is trained; never changes a result by more than rounding."""
@@ -171,7 +171,11 @@ def build_retriever(
     ------
     ConfigError
         Sizes that do not go together.
+    VectorError
+        Vectors of fewer numbers than a surface: no codec that an arm is compared with could be
+        fitted.
     """
+    narrow(material.questions_ND.shape[1], recipe.cell.surface_size, "an adapter")
     steps = recipe.cell.steps if arm.lattice_steps is None else arm.lattice_steps
     processor = Processor(
         "dialogue",

@@ -14,6 +14,17 @@ def by_arm(paths: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def run_name(teacher: str, arm: str) -> str:
+    """Return the name of an arm among the runs of all teachers.
+
+    Examples
+    --------
+    >>> run_name("smollm2-135m", "on")
+    'smollm2_135m_on'
+    """
+    return f"{teacher}_{arm}".replace("-", "_").replace(".", "_")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatticePaths:
     """Addresses below one results folder; sorted, so that the order of YAML moves no file."""

@@ -54,7 +54,8 @@ class PairsConfig:
     val: int
     """Pairs on which the best state is chosen, half of either kind."""
     test: int
-    """Pairs on which claims are measured, half of either kind."""
+    """Pairs on which claims are measured, half of either kind; at least 6, or the five first of a
+    search would be all of them."""
     seed: int
     """Seed of the split."""
 
@@ -65,8 +66,9 @@ class PairsConfig:
         require(both and min(self.per_group.values()) >= 1, "per_group", rule, self.per_group)
         for split in SPLITS:
             size = getattr(self, split)
-            even = size >= len(KINDS) and size % len(KINDS) == 0
-            require(even, split, "an even number, at least 2", size)
+            least = 6 if split == "test" else len(KINDS)
+            even = size >= least and size % len(KINDS) == 0
+            require(even, split, f"an even number, at least {least}", size)
 
 
 def prepare(

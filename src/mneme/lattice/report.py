@@ -36,8 +36,9 @@ from mneme.core.config import plain
 from mneme.core.headline import run_block
 from mneme.core.seeds import numpy_generator
 from mneme.lattice.config import ArmConfig
-from mneme.lattice.gather import Json, Measured, run_name
+from mneme.lattice.gather import Json, Measured
 from mneme.lattice.measure import difference_rows, eight_rows, reading_rows
+from mneme.lattice.paths import run_name
 from mneme.lattice.retrieval import bytes_per_vector
 from mneme.lattice.stages_measure import LatticeStageConfig
 from mneme.stats.intervals import Resamples
@@ -84,7 +85,6 @@ def lattice_runs(
     for teacher, runs in measured.items():
         for name, run in runs.items():
             full = run_name(teacher, name)
-            assert full not in blocks, f"two runs are named {full}"
             blocks[full] = _block(teacher, name, run, runs, facts[teacher], config)
     return blocks
 
@@ -131,24 +131,31 @@ def _block(
 def compared_with(name: str, arms: Mapping[str, ArmConfig]) -> list[str]:
     """Return what an arm is compared with: baselines, its controls, and other cores than its own.
 
-    An arm with a lattice is compared with the arms that differ from it in what stands in the
-    lattice's place, in its number of steps or in how long they train, and in nothing else: what
-    more training gives as well takes no lattice. A codec is compared with the
-    vectors that it squeezes: that is what the squeeze alone costs, without any training. Other
-    baselines are compared with nothing: differences stand with the arms.
+    An arm with a lattice is compared with the arms that differ from it only in what stands in the
+    lattice's place or in its number of steps; and, where it trains as long as its recipe says, with
+    the same adapter without a core that trains for another time: what more training gives as well
+    takes no lattice. A codec is compared with the vectors that it squeezes: that is what the
+    squeeze alone costs, without any training. Other baselines are compared with nothing:
+    differences stand with the arms.
     """
     if name not in arms:
         return [*SQUEEZED_FROM.get(name, ())]
     controls = [other for other, arm in arms.items() if arm.control_of == name]
     cores = []
     if arms[name].core == "lattice":
-        own = _without_core(arms[name])
-        cores = [o for o, arm in arms.items() if o != name and _without_core(arm) == own]
+        cores = [o for o, arm in arms.items() if o != name and _stands_in(arm, arms[name])]
     return [*REFERENCES, *dict.fromkeys([*cores, *controls])]
 
 
+def _stands_in(other: ArmConfig, arm: ArmConfig) -> bool:
+    """Whether an arm is `arm` but for its core, or but for core and time where it has none."""
+    alike = _without_core(other) == _without_core(arm)
+    longer = other.core == "off" and arm.steps is None
+    return alike or (longer and _without_core(replace(other, steps=None)) == _without_core(arm))
+
+
 def _without_core(arm: ArmConfig) -> ArmConfig:
-    return replace(arm, core="off", lattice_steps=None, steps=None, control_of=None)
+    return replace(arm, core="off", lattice_steps=None, control_of=None)
 
 
 def _rows(

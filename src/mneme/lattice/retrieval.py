@@ -266,6 +266,15 @@ def checked(what: str, vectors: ArrayLike) -> Floats:
     return table
 
 
+def narrow(width: int, size: int, what: str) -> None:
+    """Raise `VectorError` unless vectors of `width` numbers can be squeezed to `size`."""
+    if not 1 <= size <= width:
+        raise VectorError(
+            f"{what} to {size} numbers needs vectors of at least as many, these have {width}: "
+            "choose another teacher or a smaller surface"
+        )
+
+
 def _paired(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     one, other = checked("vectors", first), checked("their partners", second)
     if one.shape != other.shape:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mneme.report.html_claims import claim_view
+from mneme.report.html_teachers import teacher_table
 from mneme.report.html_text import (
     DASH,
     duration,
@@ -169,6 +170,7 @@ def room_view(
         "published": [
             table for phase in shown if (table := published_table(headlines[phase], room))
         ],
+        "teachers": teacher_table(headlines["lattice"]) if "lattice" in shown else None,
         "headline_values": [
             table for phase in shown if (table := value_table(phase, summary, room.phases[phase]))
         ],
