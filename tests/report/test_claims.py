@@ -87,7 +87,11 @@ def headlines():
         "oracle": {
             "rows": [row("lag", 9.0, 8.0, 10.0), row("bare", 1.1), row("odd", 0.5, 2.0, 4.0)]
         },
-        "original": {"rows": [row("lag", 7.5)], "published_keys": PUBLISHED_KEYS},
+        "original": {
+            "rows": [row("lag", 7.5)],
+            "published_keys": PUBLISHED_KEYS,
+            "never": ["fatigue.tests.0.tail"],
+        },
     }
     return {"hysteresis": {"phase": "hysteresis", "runs": runs}}
 
@@ -358,6 +362,7 @@ def original(metric, run="original", phase="hysteresis"):
             None,
             "hysteresis.test_aba.switch_lag_AB is undefined in that run",
         ),
+        (original("fatigue.tests.0.tail"), None, "never: the source's protocol counts it as 0"),
         (original("fatigue.tests.2.tail"), None, "run 'original' has no 'fatigue.tests.2.tail'"),
         (original("fatigue.tests.x"), None, "run 'original' has no 'fatigue.tests.x'"),
         (original("gap", run="ours"), None, "hysteresis.json: run 'ours' has no 'gap'"),

@@ -8,6 +8,7 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from mneme.report.claims_measured import NEVER
 from mneme.report.claims_table import (
     answers_markdown,
     claimed_text,
@@ -205,6 +206,13 @@ def test_the_answers_name_size_and_commit_of_every_room(claims):
         "| Coming back to a domain takes longer than entering it | - | - | "
         "-; claimed >2 | **not measured**: no lattice.json |\n"
     )
+
+
+def test_a_lag_that_was_never_reached_is_not_shown_as_zero(claims):
+    claims["runs"]["lag"] |= {"original": None, "original_reason": NEVER}
+    (line,) = (x for x in answers_markdown(claims, MEASURED).splitlines() if "never" in x)
+    assert "| never (as 0) |" in line
+    assert "never" in render_claims(claims, width=100, colour=False).split()
 
 
 def test_several_effects_share_a_cell():

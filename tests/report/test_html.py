@@ -231,7 +231,8 @@ def test_teachers_are_compared_in_one_table():
     assert cells["lattice less adapter"].replace("\u00a0", " ") == "0.50 [0.25, 0.75]"
     assert cells["best PCA"] == "–"
     assert teacher_table(headline("lattice", {"original_0": runs["original_0"]})) is None
-    room = room_view(ROOMS[-1], summary(), {"lattice": headline("lattice", runs)}, {}, {}, {})
+    files = {"lattice": headline("lattice", runs)}
+    room = room_view(ROOMS[-1], summary(files), files, {}, {}, {})
     assert room["teachers"] == table
 
 

@@ -112,11 +112,15 @@ def test_a_gate_on_tokens_alone_has_exactly_no_return_gap():
     blocks = measure(lambda protocol: noisy_gate(protocol, seeds=2, texts=6))
     token = blocks["token"]
     assert row(token, "switch_lag_BA")["value"] > 0  # hesitant, yet without memory
+    compared = set()
     for r in token["rows"]:
         if r["metric"].startswith(("return_gap_cosine", "return_gap_dtw", "return_gap_euclid")):
             assert r["value"] == 0, r["metric"]
         if "switch_lag_BA" in r["metric"] and r["metric"].endswith("_minus_aa"):
-            assert r["value"] == r["low"] == r["high"] == 0 or r["seed"] is not None
+            assert r["value"] == 0, r["metric"]
+            assert r["seed"] is not None or r["low"] == r["high"] == 0
+            compared.add(r["seed"])
+    assert compared == {None, 0, 1}
     ours = [row(blocks["ours"], f"return_gap_cosine{end}")["value"] for end in ("", "_minus_token")]
     assert ours[0] == ours[1] > 0
 
@@ -244,6 +248,33 @@ def test_never_counts_as_lag_zero_also_at_the_very_end():
         found = original.measure_sequence(generation(a), PAIR, CONFIG)
         assert found["switch_lag_BA"] == 0
         assert found["never_reached"] == 1
+
+
+def test_a_lag_that_never_ends_is_told_beside_the_zero_that_the_source_writes():
+    reached = blocky((0.95, 20), (0.02, 20), (0.95, 40))
+    never = blocky((0.95, 20), (0.02, 20), (0.55, 40))
+    flicker = blocky((0.95, 3), (0.45, 2), (0.95, 75))  # two crossings inside the first prompt
+    kinds = ("aba", "amixba", *["dwell"] * len(CONFIG.dwell_tokens))
+    of = [never, reached, *[flicker] * len(CONFIG.dwell_tokens)]
+    content = [vars(generation(a, kind=kind)) for a, kind in zip(of, kinds, strict=True)]
+    block = original.original_block(content, PAIR, CONFIG, part="hysteresis")
+    keys = block["published_keys"]["hysteresis"]["test_aba"]
+    assert keys["switch_lag_BA"] == 0  # as its code writes it
+    assert block["never"] == [
+        "hysteresis.test_aba.switch_lag_BA",
+        "hysteresis.test_aba.switching_asymmetry",
+    ]
+    rows = {row["metric"]: row["value"] for row in block["rows"]}
+    assert rows["never_reached.aba[0]"] == 1
+    assert rows["never_reached.amixba[1]"] == rows["never_reached_AB.aba[0]"] == 0
+    fatigue = original.original_block(content, PAIR, CONFIG, part="fatigue")
+    rows = {row["metric"]: row for row in fatigue["rows"]}
+    found = [rows[f"block_found.dwell[{i}]"]["value"] for i in range(len(CONFIG.dwell_tokens))]
+    assert found == [2] * len(found)  # the same at every length: nothing was varied
+    assert rows["block_true.dwell[0]"]["value"] == generation(flicker).prompt_tokens[1]
+    assert rows["never_reached_AB.dwell[0]"]["value"] == 1
+    assert "block_found" in rows["correlations.deep_crystallization"]["reason"]
+    assert fatigue["never"] == []
 
 
 def test_balance_is_between_the_two_domains_of_several():

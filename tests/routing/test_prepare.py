@@ -57,7 +57,7 @@ def documents(groups: int, words: int) -> list[Document]:
 
 def test_splits_share_no_group():
     generator = np.random.default_rng(0)
-    texts = split_groups(documents(10, 5), CONFIG, generator=generator)
+    texts = split_groups(documents(10, 5), CONFIG, generator=generator, name="prose")
     assert {name: len(part) for name, part in texts.items()} == {
         "train": 3,
         "calibration": 3,
@@ -117,8 +117,8 @@ def test_too_small_and_empty_corpora_are_refused():
     pool = Pool([Document("g", "1 2 3")], encode, generator=np.random.default_rng(0), name="plays")
     with pytest.raises(ConfigError, match="corpus plays is too small: 2 spans of 5 tokens"):
         pool.take(5, 2)
-    with pytest.raises(ConfigError, match="holds 0 groups"):
-        split_groups([], CONFIG, generator=np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="corpus of domain 'prose' holds 0 groups"):
+        split_groups([], CONFIG, generator=np.random.default_rng(0), name="prose")
 
 
 def test_more_training_chunks_change_nothing_else():

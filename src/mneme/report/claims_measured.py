@@ -78,6 +78,10 @@ class Measured:
         }
 
 
+NEVER = "never: the source's protocol counts it as 0"
+"""Why a lag of the source's protocol has no value."""
+
+
 def by_address(headlines: Mapping[str, Json]) -> Index:
     """Sort the rows of all headline files by phase, run and metric."""
     index: dict[str, dict[str, dict[str, list[Row]]]] = {}
@@ -133,6 +137,8 @@ def original_of(
         value = _walk(runs[address.run]["published_keys"], address.metric)
     except (KeyError, IndexError):
         return None, _missing(address, index)
+    if address.metric in runs[address.run].get("never", ()):
+        return None, NEVER
     if value is None:
         return None, f"{address.metric} is undefined in that run"
     if isinstance(value, bool) or not isinstance(value, (int, float)):

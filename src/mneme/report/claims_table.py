@@ -150,7 +150,7 @@ def _cells(claim: Json) -> Iterator[Text]:
     why = claim["detail"] or claim["reason"]
     yield _two(claim["statement"], f"→ {why}" if why else "")
     yield Text(claim["published"] or "-")
-    yield Text(_number(claim["original"]))
+    yield Text(_original(claim))
     yield Text("\n").join(_two(effect_text(e), claimed_text(e)) for e in claim["effects"])
     yield Text(_p(claim["p_holm"]))
     yield Text(claim["verdict"], style=COLOURS[claim["verdict"]])
@@ -174,6 +174,13 @@ def _number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"
 
 
+def _original(claim: Json) -> str:
+    """Write what the source's protocol gave here; a lag of 0 that stands for "never" as that."""
+    if claim["original"] is None and (claim.get("original_reason") or "").startswith("never"):
+        return "never (as 0)"
+    return _number(claim["original"])
+
+
 def _places(width: float) -> int | None:
     """Return the places behind the point that show two digits of a width; None for too many."""
     if width <= 0:
@@ -194,7 +201,7 @@ def _markdown_row(claim: Json) -> str:
     cells = [
         _escaped(claim["statement"]),
         _escaped(claim["published"] or "-"),
-        _escaped(_number(claim["original"])),
+        _escaped(_original(claim)),
         "<br>".join(map(_escaped, effects)) or "-",
         f"**{claim['verdict']}**" + (f": {_escaped(why)}" if why else ""),
     ]

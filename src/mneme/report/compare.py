@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mneme.report.claims_measured import NEVER
 from mneme.report.compare_claims import Folder, Json, compare_claims
 from mneme.report.compare_size import parameters_of, size_verdict
 
@@ -241,7 +242,7 @@ def _here(folder: Folder, row: SourceRow) -> dict[str, Any]:
     if row.never is not None:
         never = _first_seed(original["rows"], row.never)
         if never is not None and never["value"] == 1:
-            return _cell(None, "never: the source's protocol counts it as 0")
+            return _cell(None, NEVER)
     found = _first_seed(original["rows"], row.metric)
     if found is None:
         return _cell(None, f"not measured: no run original in {row.phase}.json has it")

@@ -127,7 +127,7 @@ def claim_view(claim_id: str, block: Json) -> dict[str, Any]:
         "verdict": verdict_of(block["verdict"]),
         "remarks": [text for text in (block["detail"], block["reason"]) if text],
         "note": block["note"],
-        "original_told": "undefined" if block["original_reason"] else _original(block),
+        "original_told": _original(block) if block["original_reason"] is None else _missing(block),
         "p_holm": p_value(block["p_holm"]),
         "facts": _facts(block),
         "effects": [e for e in tested if e["role"] == "effect" and not e["missing"]],
@@ -141,6 +141,10 @@ def _original(block: Json) -> str:
     if block["original"] is None:
         return block["original_reason"] or DASH
     return number(block["original"])
+
+
+def _missing(block: Json) -> str:
+    return "never" if block["original_reason"].startswith("never") else "undefined"
 
 
 def _facts(block: Json) -> list[tuple[str, str]]:

@@ -12,8 +12,9 @@ from mneme.report.claims_config import ClaimConfig
 from mneme.report.summary import HEADLINE_ROWS
 
 Json = Mapping[str, Any]
-_KEPT = ("published_keys", "verdict", "information")
-"""Keys of a run beside its rows; `information` is what its NLL may know."""
+_KEPT = ("published_keys", "never", "verdict", "information")
+"""Keys of a run beside its rows; `information` is what its NLL may know, `never` which of the
+published keys hold a 0 that stands for "never"."""
 
 
 def snapshot(

@@ -67,15 +67,15 @@ class AdapterRunConfig:
     protect: Literal["none", "sleep", "replay"]
     """What protects earlier domains while a new one trains (sleep: KL to the frozen snapshot)."""
     samples: int
-    """Training chunks a domain."""
+    """Training chunks a domain, at least 1."""
     tokens: int
-    """Length of a training chunk, tokens."""
+    """Length of a training chunk, tokens, at least 4."""
     epochs: int
-    """Passes over the chunks."""
+    """Passes over the chunks, at least 1."""
     batch: int
-    """Chunks a step."""
+    """Chunks a step, at least 1."""
     learning_rate: float
-    """AdamW learning rate."""
+    """AdamW learning rate, in (0, 1)."""
     above_gate: bool
     """True: adapters only on layers above the gate layer; False: on every layer."""
 
@@ -91,9 +91,9 @@ class AdaptersConfig:
     """LoRA adapters: one a domain."""
 
     rank: int
-    """LoRA rank r."""
+    """LoRA rank r, at least 1."""
     alpha: float
-    """LoRA alpha; the update is scaled by alpha / r."""
+    """LoRA alpha, above 0; the update is scaled by alpha / r."""
     sleep_weight: float
     """lambda of Active Sleep (and weight of the replayed loss), >= 0."""
     sleep_temperature: float
@@ -134,7 +134,7 @@ class MixerConfig:
     gating logits smoothed; ema_oracle: the smoother on +-L of the known domain; token: MLP on a
     learnt token embedding (memoryless); probe: linear probe on the state."""
     hidden: int
-    """Width of the hidden layer (of the embedding and hidden layer for token)."""
+    """Width of the hidden layer (of the embedding and hidden layer for token), at least 1."""
     decay: float
     """Smoothing a of `ema` and `ema_oracle`: z_i = a z_(i-1) + (1 - a) x_i, 0 <= a < 1."""
     oracle_logit: float
@@ -162,7 +162,7 @@ class CalibrationConfig:
     """Contrastive calibration of every mixer."""
 
     batch: int
-    """Chunks a step."""
+    """Chunks a step, at least 2."""
     learning_rates: tuple[float, ...]
     """AdamW learning rates tried, each in (0, 1); the best on validation is kept."""
     recency: float
@@ -187,7 +187,7 @@ class ProtocolConfig:
     """Teacher-forced sequences with known boundaries, and what is read off them."""
 
     tuples: int
-    """Text tuples (A1, B, A2, ...) from the test split."""
+    """Text tuples (A1, B, A2, ...) from the test split, at least 2."""
     segment_tokens: int
     """Length of each segment, tokens, at least 32 (the window of `tail_area_32`)."""
     mix_piece_tokens: int
@@ -196,7 +196,7 @@ class ProtocolConfig:
     dwell_tokens: tuple[int, ...]
     """Dwell lengths n of B in A -> B(n) -> A, tokens, increasing."""
     batch: int
-    """Tuples a forward pass."""
+    """Tuples a forward pass, at least 1."""
     threshold: float
     """Headline theta of switch_lag, in [0.5, 1)."""
     thresholds: tuple[float, ...]
@@ -212,6 +212,7 @@ class ProtocolConfig:
 
     def __post_init__(self) -> None:
         require(self.tuples >= 2, "tuples", "at least 2", self.tuples)
+        require(self.batch >= 1, "batch", "at least 1", self.batch)
         segment, piece = self.segment_tokens, self.mix_piece_tokens
         rule = f"at least {TAIL_AREA}, the window of tail_area_{TAIL_AREA}"
         require(segment >= TAIL_AREA, "segment_tokens", rule, segment)

@@ -111,7 +111,8 @@ class TemporalLora(nn.Module):
         if mixer is not None and gate_layer != "last" and lowest < gate_layer:
             raise ValueError(
                 f"an adapter sits on layer {lowest + 1} but the gate is made from the output of "
-                f"layer {gate_layer}: train adapters above gate_layer, or set gate_layer to 'last'"
+                f"layer {gate_layer}: train adapters above gate_layer, or build the model in "
+                "Python with gate_layer='last' (two passes)"
             )
         self._mix = LowRankMix(backbone, updates)
         self._mixed = True

@@ -11,7 +11,7 @@ Legend: T position, K domains. Weights are (T, K) over prompt and continuation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,11 @@ from mneme.stats.rows import Row
 RUN_TOKENS = 3
 TIMING = {"hysteresis": "phase5_hysteresis_sec", "fatigue": "phase6_fatigue_sec"}
 """The source's names of its phases' wall times."""
+CONSTANT = (
+    "constant over the dwell lengths: undefined (block_found tells what the source's rule took for "
+    "the block)"
+)
+"""Why a correlation of the source has no value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,8 @@ def original_block(
     Returns
     -------
     dict
-        Rows a seed, and `published_keys` of the first seed: a single run, as published.
+        Rows a seed, `published_keys` of the first seed (a single run, as published), and `never`:
+        which addresses in those hold a lag of 0 that stands for "never".
     """
     by_seed = {
         seed: published_keys(sequences, domains, config)
@@ -118,8 +124,10 @@ def original_block(
     first = next(iter(by_seed))
     timing = {TIMING[part]: _seconds(read_generations(content)[first], part)}
     keys = {part: by_seed[first][part], "timing": timing}
-    rows = [*rows_of(by_seed, part), *_never_rows(read_generations(content), domains, config, part)]
-    return run_block(rows, published_keys=keys)
+    generations = read_generations(content)
+    rows = [*rows_of(by_seed, part), *_found_rows(generations, domains, config, part)]
+    never = _never_addresses(generations[first], domains, config, part)
+    return run_block(rows, published_keys=keys, never=never)
 
 
 def measure_sequence(
@@ -157,6 +165,7 @@ def measure_sequence(
         "tail_area_32": (1 - weights[second : second + config.area_tokens, a]).sum(),
         "block_tokens": second - first,
         "never_reached": float(_never(weights[second:, a], config.threshold)),
+        "never_reached_AB": float(_never(weights[first:, b], config.threshold)),
     }
     return {key: float(value) for key, value in values.items()}
 
@@ -214,34 +223,64 @@ def rows_of(by_seed: Mapping[int, Mapping[str, Any]], part: str) -> list[Row]:
     rows = []
     for seed, keys in by_seed.items():
         for name, value in _flatten(keys[part]):
-            reason = None if value is not None else "constant over the dwell lengths: undefined"
+            reason = None if value is not None else CONSTANT
             rows.append(Row(metric=name, value=value, n=1, seed=seed, reason=reason))
     return rows
 
 
-def _never_rows(
+def _found_rows(
     by_seed: Mapping[int, Sequence[Generation]],
     domains: tuple[int, int],
     config: OriginalConfig,
     part: str,
-) -> list[Row]:
-    """Say which of the source's lags of 0 stand for "never" (1) and which for "at once" (0)."""
+) -> Iterator[Row]:
+    """Say what the source's figures rest on, by sequence.
+
+    `never_reached` and `never_reached_AB` tell which of its lags of 0 stand for "never" (1) and
+    which for "at once" (0), `block_found` how many tokens lie between the switch points that its
+    rule takes from the weights, `block_true` how many there are.
+    """
+    for seed, sequences in by_seed.items():
+        for index, s in enumerate(_of_part(sequences, part)):
+            found = measure_sequence(s, domains, config)
+            shown = {
+                "never_reached": (found["never_reached"], ""),
+                "never_reached_AB": (found["never_reached_AB"], ""),
+                "block_found": (found["block_tokens"], "tokens"),
+                "block_true": (float(s.prompt_tokens[1]), "tokens"),
+            }
+            for name, (value, unit) in shown.items():
+                yield Row(
+                    metric=f"{name}.{s.kind}[{index}]", value=value, n=1, unit=unit, seed=seed
+                )
+
+
+def _never_addresses(
+    sequences: Sequence[Generation], domains: tuple[int, int], config: OriginalConfig, part: str
+) -> list[str]:
+    """Return the addresses in `published_keys` whose 0 stands for "never"."""
+    found = [measure_sequence(s, domains, config) for s in _of_part(sequences, part)]
+    if part == "fatigue":
+        lags = [f"tests.{i}.switch_lag_BA" for i, one in enumerate(found) if one["never_reached"]]
+    else:
+        aba, mix = found
+        told = {
+            "test_aba.switch_lag_AB": aba["never_reached_AB"],
+            "test_aba.switch_lag_BA": aba["never_reached"],
+            "test_aba.switching_asymmetry": aba["never_reached_AB"] or aba["never_reached"],
+            "test_amixba.switch_lag_mixA": mix["never_reached"],
+        }
+        lags = [address for address, never in told.items() if never]
+    return [f"{part}.{address}" for address in lags]
+
+
+def _of_part(sequences: Sequence[Generation], part: str) -> list[Generation]:
     kinds = ("dwell",) if part == "fatigue" else ("aba", "amixba")
-    return [
-        Row(
-            metric=f"never_reached.{s.kind}[{index}]",
-            value=measure_sequence(s, domains, config)["never_reached"],
-            n=1,
-            seed=seed,
-        )
-        for seed, sequences in by_seed.items()
-        for index, s in enumerate(s for s in sequences if s.kind in kinds)
-    ]
+    return [s for s in sequences if s.kind in kinds]
 
 
 def _seconds(sequences: Sequence[Generation], part: str) -> float:
-    kinds = ("dwell",) if part == "fatigue" else ("aba", "amixba")
-    return round(sum(s.seconds for s in sequences if s.kind in kinds), 3)
+    return round(sum(s.seconds for s in _of_part(sequences, part)), 3)
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, float | None]]:

@@ -64,9 +64,15 @@ def sizes_of(config: RoutingConfig) -> Sizes:
 
 
 def split_groups(
-    documents: Sequence[Document], config: PrepareConfig, *, generator: np.random.Generator
+    documents: Sequence[Document],
+    config: PrepareConfig,
+    *,
+    generator: np.random.Generator,
+    name: str,
 ) -> dict[str, list[Document]]:
     """Split documents by group into train, calibration and test, disjoint in groups.
+
+    `name` is the domain's, for messages.
 
     Raises
     ------
@@ -76,8 +82,8 @@ def split_groups(
     groups = sorted({document.group for document in documents})
     if len(groups) < 3:
         raise ConfigError(
-            f"the corpus holds {len(groups)} groups of documents, at least 3 are needed to split "
-            "it into train, calibration and test: add documents"
+            f"the corpus of domain {name!r} holds {len(groups)} groups of documents, at least 3 "
+            "are needed to split it into train, calibration and test: add documents"
         )
     order = [groups[i] for i in generator.permutation(len(groups))]
     first = max(1, round(len(order) * config.train_share))
@@ -223,7 +229,7 @@ def chunks_and_works(
         Test texts, for `tuple_material`.
     """
     generator = numpy_generator(config.seed, "prepare", name)
-    parts = split_groups(documents, config, generator=generator)
+    parts = split_groups(documents, config, generator=generator, name=name)
     # A stream of its own for each use: asking for more of one changes nothing else.
     pools = {
         part: Pool(
