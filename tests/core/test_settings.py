@@ -339,7 +339,7 @@ def test_mneme_config_explains_every_key_of_every_size(size, monkeypatch, capsys
     heads = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert len(heads) == len(describe(Settings))
     tuples = load_settings(config_of(size)).routing.protocol.tuples
-    meaning = "Text tuples (A1, B, A2, ...) from the test split."
+    meaning = "Text tuples (A1, B, A2, ...) from the test split, at least 2."
     assert f"routing.protocol.tuples  (int)\n    {meaning}\n    = {tuples}\n" in text
 
 

@@ -13,7 +13,7 @@ from mneme.core.artefacts import read_arrays, read_json
 from mneme.core.corpora import Document, write_documents
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
-SIZES = {"train": 8, "val": 2, "test": 4}
+SIZES = {"train": 8, "val": 2, "test": 6}
 PAIRS = {"min_words": 2, "per_group": {"chat": 2, "code": 2}, **SIZES, "seed": 0}
 TEACHER = {
     "source": "synthetic",
@@ -76,7 +76,7 @@ def test_every_text_is_embedded_and_described(pairs, tmp_path):
     }
     assert all(array.dtype == np.float32 for array in arrays.values())
     facts = read_json(made.facts)
-    known = {"name": "drawn", "dim": 5, "texts": 44, "bytes": 44 * 5 * 4, "code": "c0de"}
+    known = {"name": "drawn", "dim": 5, "texts": 48, "bytes": 48 * 5 * 4, "code": "c0de"}
     assert {name: facts[name] for name in known} == known
     assert facts["teacher"] == TEACHER
     assert facts["seconds"] >= facts["embed_s"] >= 0

@@ -206,7 +206,7 @@ def test_the_floor_to_three_digits():
 def test_mistakes_are_named(windows):
     with pytest.raises(ValueError, match="finite spacings above 0"):
         sine_process.predict([[1.0, 0.0]])
-    for impossible in ([0.01] * 8, [3.0] * 8):
+    for impossible in ([0.01] * 12, [3.0] * 16):
         with pytest.raises(ValueError, match="all but impossible"):
             sine_process.predict([impossible])
     with pytest.raises(ValueError, match="ascend from 0, 1, 2"):
