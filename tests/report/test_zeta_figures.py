@@ -208,7 +208,7 @@ def test_blocks_elsewhere_stand_by_height_and_untrained_ones_apart():
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()]
     assert drawn[:2] == [([1], [0.5]), ([0, 1], [-9.5, 18.0])]
     assert drawn[2][0] == [0.5, 0.5], "where what was not trained on begins"
-    assert axis.texts[0].get_text() == "1e8: kde 0.500 … primes 18.0"
+    assert axis.texts[0].get_text() == "1e8: kde 0.500\n… primes 18.0"
     titles = [a.get_title(loc="left") for a in mdn_figure(mdn_runs(), {}).axes]
     assert "Does it hold elsewhere?" not in titles, "nothing was read elsewhere"
 

@@ -78,9 +78,8 @@ def dress(axis: Axes, *, title: str, x: str, y: str, answer: str = "") -> None:
     """Give a panel its question, an answer in numbers below it, and labels with units."""
     pad = 20 + 12 * answer.count("\n")
     axis.set_title(title, loc="left", fontsize=TEXT + 1.5, fontweight="bold", pad=pad)
-    axis.text(
-        0, 1.015, answer, transform=axis.transAxes, fontsize=SMALL + 0.5, color=OURS, va="bottom"
-    )
+    above = {"xycoords": "axes fraction", "xytext": (0, 4), "textcoords": "offset points"}
+    axis.annotate(answer, (0, 1), **above, fontsize=SMALL + 0.5, color=OURS, va="bottom")
     axis.set_xlabel(x, fontsize=TEXT)
     axis.set_ylabel(y, fontsize=TEXT)
     axis.tick_params(labelsize=SMALL, length=3, color=GREY)

@@ -44,12 +44,13 @@ def draw_elsewhere(axis: Axes, runs: Runs, looks: Mapping[str, Mapping[str, Any]
         (row["value"], run) for run, row in top.items() if row and row["value"] is not None
     )
     ends = [f"{run} {short(value)}" for value, run in (told[:1] + told[-1:] if told else ())]
+    between = "\n… ".join(ends)
     dress(
         axis,
         title="Does it hold elsewhere?",
         x="height t of a block (right: not trained on)",
         y="NLL, nats",
-        answer=f"{short_height(blocks[last]['first_height'])}: {' … '.join(ends)}" if ends else "",
+        answer=f"{short_height(blocks[last]['first_height'])}: {between}" if ends else "",
     )
 
 
